@@ -1,0 +1,147 @@
+"""`attribute`: every method, one call, on any classifier; and one clear error for each way to call it wrongly."""
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from methods import _layers
+from methods._registry import METHODS, Method
+from methods._torch import Target, upsample
+
+
+def attribute(
+    name: str,
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: int | Int[Tensor, " B"] | Callable[[Tensor], Tensor] | None = None,
+    *,
+    layer: str | nn.Module | None = None,
+    resize: bool = True,
+    **params: Any,
+) -> Float[Tensor, "B K _ _"]:
+    """The map of a method for each image.
+
+    Args:
+        name: a key of METHODS.
+        model: any classifier B C H W -> B N, in evaluation mode.
+        x: normalised images, floating point, on the model's device.
+        target: class per image, one class for all, a callable logits (B, N) -> score (B,), or None: each top class.
+        layer: for methods that look at a layer: its dotted name, the module, or None: `_layers.default_layer`.
+        resize: bilinearly to the image's H W; False returns the map on its own grid.
+        **params: the method's own keywords.
+
+    Returns:
+        The raw, signed map: K = C for maps of pixels and channels, K = 1 for maps of positions. In float32 or float64.
+
+    Raises:
+        ValueError: a value that cannot work: unknown method or layer, wrong shape, non-finite images, target out of
+            range, a method that does not apply to the model's architecture.
+        TypeError: a wrong kind of argument, or a keyword that the method does not have.
+    """
+    if name not in METHODS:
+        raise ValueError(f"name: no method is called {name!r}{_closest(name, METHODS)}")
+    m = METHODS[name]
+    model = _check_model(model)
+    _check_images(model, x)
+    _check_params(m, params, layer)
+    with torch.inference_mode(False):  # gradients inside, whatever the caller's mode
+        if x.is_inference():
+            x = x.clone()
+        kind = _layers.probe(model, _chw(x)).architecture if len(m.architectures) < 3 else None
+        if kind and kind not in m.architectures:
+            raise ValueError(f"model: {name} is defined for {' and '.join(m.architectures)} models, this is a {kind}")
+        goal = _check_target(m, model, x, target)
+        if "layer" in m.params:
+            params["layer"] = _check_layer(model, x, layer)
+        a = m.fn(model, x, goal, **params)
+        return upsample(a, x) if resize else a
+
+
+def _chw(x: Tensor) -> tuple[int, int, int]:
+    return (x.shape[1], x.shape[2], x.shape[3])
+
+
+def _closest(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), n=4, cutoff=0.4)
+    return f"; the closest are {', '.join(near)}" if near else ""
+
+
+def _check_model(model: nn.Module) -> nn.Module:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model: scripted modules hide their operations; pass the nn.Module it was made from")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper ignores hooks set after compilation
+    if model.training:
+        warnings.warn("model is in training mode: dropout and batch statistics change the map; call model.eval()", stacklevel=3)
+    return model
+
+
+def _check_images(model: nn.Module, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: must be a torch.Tensor, got {type(x).__name__}")
+    if x.ndim != 4:
+        hint = "; add the batch dimension: x[None]" if x.ndim == 3 else ""
+        raise ValueError(f"x: images must be B C H W, got shape {tuple(x.shape)}{hint}")
+    if not x.is_floating_point():
+        raise TypeError(f"x: images must be floating point and normalised for the model, got {x.dtype}")
+    if not len(x):
+        raise ValueError("x: the batch holds no image")
+    bad = (~torch.isfinite(x)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"x: images must be finite; NaN or infinity in image {', '.join(map(str, bad))}")
+    p = next(model.parameters(), x)
+    if p.device != x.device:
+        raise ValueError(f"x: is on {x.device} but the model on {p.device}; move one: x.to({str(p.device)!r})")
+    if p.dtype != x.dtype:
+        raise TypeError(f"x: is {x.dtype} but the model {p.dtype}; convert one: x.to({p.dtype})")
+
+
+def _check_params(m: Method, params: dict[str, Any], layer: Any) -> None:
+    for word in params:
+        if word not in m.params:
+            raise TypeError(f"{word}: {m.name} has no such keyword{_closest(word, m.params)}; it has {list(m.params)}")
+    if layer is not None and "layer" not in m.params:
+        raise TypeError(f"layer: {m.name} looks at no layer; leave it out")
+
+
+def _check_target(m: Method, model: nn.Module, x: Tensor, target: Any) -> Target:
+    if callable(target):
+        return target
+    if target is None:
+        if m.passes[0] == "1":  # the only forward pass is at x: the top class costs nothing
+            return lambda logits: logits.amax(dim=1)
+        with torch.no_grad():
+            return model(x).argmax(dim=1)
+    if isinstance(target, int) and not isinstance(target, bool):
+        target = torch.full((len(x),), target, device=x.device)
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool or target.is_complex():
+        got = f"a tensor of {target.dtype}" if isinstance(target, Tensor) else type(target).__name__
+        raise TypeError(f"target: must be None, an int, an integer tensor or a callable on logits, got {got}")
+    if target.shape != (len(x),):
+        raise ValueError(f"target: needs one class per image, shape ({len(x)},), got {tuple(target.shape)}")
+    N = getattr(model, "num_classes", None) or _layers.probe(model, _chw(x)).classes
+    wrong = target[(target < 0) | (target >= N)]
+    if len(wrong):
+        raise ValueError(f"target: classes must be in 0 .. {N - 1}, got {wrong.tolist()}")
+    return target.to(x.device, torch.long)
+
+
+def _check_layer(model: nn.Module, x: Tensor, layer: Any) -> str:
+    if layer is None:
+        return _layers.default_layer(model, _chw(x))
+    names = {module: name for name, module in model.named_modules() if name}
+    if isinstance(layer, nn.Module):
+        if layer not in names:
+            raise ValueError(f"layer: this {type(layer).__name__} is not a module of the model")
+        return names[layer]
+    if not isinstance(layer, str):
+        raise TypeError(f"layer: must be a dotted name, a module of the model or None, got {type(layer).__name__}")
+    if layer not in names.values():
+        raise ValueError(f"layer: the model has no {layer!r}{_closest(layer, names.values())}")
+    return layer

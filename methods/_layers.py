@@ -1,0 +1,205 @@
+"""Where in a network a map lives: the default layer, and tokens <-> grid. No table of models: everything is probed."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from methods._registry import Architecture
+from methods._rules import attention_calls
+
+
+class Layout(NamedTuple):
+    """How a layer's output holds a grid: 'nchw', 'nhwc' or 'tokens' (`prefix` class and register tokens first)."""
+
+    kind: str
+    prefix: int
+    h: int
+    w: int
+
+
+def _stride_ratio(h: int, w: int, size: tuple[int, int]) -> float:
+    """How far a grid is from having one stride in both directions: 0 is exact. (Sizes rounded up or down count.)"""
+    H, W = size
+    return max(0.0, abs(math.log((H / h) / (W / w))) - math.log1p(1 / min(h, w)) * (H != W))
+
+
+def token_grid(T: int, size: tuple[int, int], prefix: int = 0) -> tuple[int, int, int]:
+    """(prefix, h, w) of T tokens over an image of `size` (H, W); `prefix` is tried first, then 0, 1, 2, ... 16.
+
+    Raises:
+        ValueError: no number of prefix tokens leaves a grid with the image's aspect ratio.
+    """
+    H, W = size
+    for P in (prefix, *range(17)):
+        n = T - P
+        if n < 1:
+            continue
+        near = round(math.sqrt(n * H / W))
+        for h in sorted(range(max(1, near - 1), near + 2), key=lambda k: abs(k - near)):
+            if n % h == 0 and _stride_ratio(h, n // h, size) < 1e-9:
+                return P, h, n // h
+    raise ValueError(f"{T} tokens are not a grid over a {H}x{W} image, with up to 16 prefix tokens")
+
+
+def layout(out: Tensor, size: tuple[int, int], model: nn.Module) -> Layout:
+    """The layout of a layer's output for images of `size` (H, W).
+
+    Raises:
+        ValueError: the output is not a tensor with a spatial grid.
+    """
+    if not isinstance(out, Tensor) or out.ndim not in (3, 4):
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"its output ({got}) has no spatial grid; it must be B K h w, B h w K or B T K")
+    if out.ndim == 3:
+        return Layout("tokens", *token_grid(out.shape[1], size, getattr(model, "num_prefix_tokens", 0)))
+    _, a, b, c = out.shape
+    nchw, nhwc = _stride_ratio(b, c, size), _stride_ratio(a, b, size)
+    channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC" if nchw == nhwc else nhwc < nchw
+    return Layout("nhwc", 0, a, b) if channels_last else Layout("nchw", 0, b, c)
+
+
+def to_grid(out: Tensor, at: Layout) -> Float[Tensor, "B K h w"]:
+    """A layer's output as B K h w; prefix tokens are left out."""
+    if at.kind == "tokens":
+        return out[:, at.prefix :].transpose(1, 2).unflatten(2, (at.h, at.w))
+    return out.permute(0, 3, 1, 2) if at.kind == "nhwc" else out
+
+
+def from_grid(A: Float[Tensor, "B K h w"], out: Tensor, at: Layout) -> Tensor:
+    """The inverse of `to_grid`, in memory of its own (in-place operations follow); prefix tokens come from `out`."""
+    if at.kind == "tokens":
+        return torch.cat([out[:, : at.prefix], A.flatten(2).transpose(1, 2)], dim=1)
+    return A.permute(0, 2, 3, 1).clone() if at.kind == "nhwc" else A.clone()
+
+
+def pooled_rows(model: nn.Module, prefix: int) -> slice:
+    """Which token rows the classification head reads: the class token(s), or all patches of a mean-pooled model.
+
+    Raises:
+        ValueError: the head pools in another way.
+    """
+    pool = getattr(model, "global_pool", "token" if prefix else "avg")
+    if pool == "avg":
+        return slice(prefix, None)
+    if pool in ("token", "") and prefix:
+        return slice(0, 2 if hasattr(model, "head_dist") else 1)
+    raise ValueError(f"model: attention is read out at the class token or the mean of patches, not for {pool=} pooling")
+
+
+class Probe(NamedTuple):
+    """What one forward and one backward pass on noise tell about a model."""
+
+    layer: str | None  # the default layer; None: nothing qualifies
+    candidates: list[str]  # layers with a spatial grid through which the score can be changed, in execution order
+    architecture: Architecture  # 'vit': global attention over one token grid; 'swin': any other attention; else 'cnn'
+    classes: int
+
+
+_PROBES: WeakKeyDictionary[nn.Module, Probe] = WeakKeyDictionary()
+
+
+def default_layer(model: nn.Module, image: tuple[int, int, int] = (3, 224, 224)) -> str:
+    """The last layer that has the model's final features on a grid and still decides the score.
+
+    Args:
+        model: a classifier.
+        image: C H W of the probe, for a model that does not declare its input size.
+
+    Returns:
+        The last module in execution order (the outermost name for one tensor) whose output has `model.num_features`
+        channels and a grid of more than one position, with a gradient at more than half of the positions.
+
+    Raises:
+        ValueError: no layer qualifies; the message lists candidates for `layer=`.
+    """
+    found = probe(model, image)
+    if found.layer is None:
+        raise ValueError(f"layer: none found by default; name one, for example of {found.candidates[-8:]}")
+    return found.layer
+
+
+def probe(model: nn.Module, image: tuple[int, int, int] = (3, 224, 224)) -> Probe:
+    """Run the model once on noise of its own input size. Cached per model, weakly; the model is left as it was."""
+    if model not in _PROBES:
+        _PROBES[model] = _probe(model, _input_size(model, image))
+    return _PROBES[model]
+
+
+def _input_size(model: nn.Module, image: tuple[int, int, int]) -> tuple[int, int, int]:
+    declared = getattr(model, "pretrained_cfg", None) or {}
+    channels, *size = declared.get("input_size", image)
+    patches = getattr(getattr(model, "patch_embed", None), "img_size", None)  # a ViT built with its own img_size
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)  # ... or with its own in_chans
+    channels = first.in_channels * (first.groups == 1) or channels if first is not None else channels
+    return (channels, *(patches or size))
+
+
+@contextlib.contextmanager
+def _eval(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, so that a probe does not move batch statistics; modes restored after."""
+    training = [m for m in model.modules() if m.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _probe(model: nn.Module, image: tuple[int, int, int]) -> Probe:
+    like = next(model.parameters(), torch.zeros(()))
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(1, *image, generator=rng).to(like).requires_grad_()
+    last: dict[int, tuple[str, Tensor]] = {}  # insertion order is execution order
+
+    def note(name: str, out: object) -> None:
+        if isinstance(out, Tensor) and out.requires_grad:
+            last.pop(id(out), None)  # a later module returned the same tensor: the outer name
+            last[id(out)] = (name, out)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_eval(model))
+        for name, module in model.named_modules():
+            if name:
+                handle = module.register_forward_hook(lambda _m, _a, out, name=name: note(name, out))
+                stack.callback(handle.remove)
+        attention = stack.enter_context(attention_calls())
+        logits = model(x)
+
+    size = image[1:]
+    grids: list[tuple[str, Tensor, Layout]] = []
+    for name, out in last.values():
+        with contextlib.suppress(ValueError):
+            at = layout(out, size, model)
+            if at.h * at.w > 1:
+                grids.append((name, out, at))
+    y = (logits * torch.randn(logits.shape, generator=rng).to(logits)).sum()  # no class cancels another
+    gradients = torch.autograd.grad(y, [out for _, out, _ in grids], allow_unused=True)
+    linear = [m.in_features for m in model.modules() if isinstance(m, nn.Linear)]
+    features = getattr(model, "num_features", linear[-1] if linear else None)
+
+    candidates, layer = [], None
+    for (name, out, at), g in zip(grids, gradients, strict=True):
+        if g is not None and (to_grid(g, at) != 0).any(dim=1).float().mean() > 0.5:
+            candidates.append(name)
+            layer = name if to_grid(out, at).shape[1] == features else layer
+    return Probe(layer, candidates, _architecture(attention, size, model), logits.shape[1])
+
+
+def _architecture(attention: list[tuple[int, ...]], size: tuple[int, int], model: nn.Module) -> Architecture:
+    attention = [shape for shape in attention if shape[-2] > 1]  # one query is attention pooling
+    if not attention:
+        return "cnn"
+    if len({shape[-1] for shape in attention}) == 1 and all(s[0] == 1 and s[-1] == s[-2] for s in attention):
+        with contextlib.suppress(ValueError):
+            token_grid(attention[0][-1], size, getattr(model, "num_prefix_tokens", 0))
+            return "vit"
+    return "swin"

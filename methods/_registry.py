@@ -1,0 +1,75 @@
+"""What a method declares about itself, once. README, front door, tests and figures all read it."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor
+
+Family = Literal["gradient", "path", "backprop-rule", "cam", "attention", "perturbation", "combinator"]
+Architecture = Literal["cnn", "vit", "swin"]
+
+METHODS: dict[str, "Method"] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One attribution method: the plain function and what it promises."""
+
+    name: str  # = file stem = function name = registry key
+    fn: Callable[..., Tensor]
+    title: str  # as printed in the paper
+    cite: str  # key in references.bib; authors, year, venue and url come from there
+    family: Family
+    passes: tuple[str, str]  # images through the classifier per input image, (forward, backward); counted by a test
+    signed: bool  # False: never negative; drives the colour map, tested
+    verified: tuple[str, ...]  # independent implementations that tests/reference compares with
+    differentiable: bool = True  # False where the maths is not: the file says why
+    needs: Literal["", "relu", "linear head"] = ""  # what a model must have; without it the method raises
+    architectures: tuple[Architecture, ...] = ("cnn", "vit", "swin")  # see _layers.Probe
+    satisfies: tuple[str, ...] = ()  # axioms that tests check, e.g. "completeness"
+    fails: Mapping[str, str] = field(default_factory=dict)  # sanity check -> published reason; strict xfail
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Keyword-only parameters and their defaults, read off the signature."""
+        kinds = inspect.signature(self.fn).parameters.values()
+        return {p.name: p.default for p in kinds if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the map depends on `seed`."""
+        return "seed" in self.params
+
+    @property
+    def output(self) -> str:
+        """Shape of the map, read off the return annotation: 'B 1 h w' (layer grid) or 'B C H W' (image)."""
+        return inspect.signature(self.fn).return_annotation.dim_str
+
+    def cost(self, **params: Any) -> tuple[int, int]:
+        """`passes` as numbers.
+
+        `params` are keywords of the method and, where the expression has them, the sizes
+        H, W (image), K, h, w (channels and grid of the layer).
+        """
+        scope = {"__builtins__": {}, "ceil": math.ceil, **self.params, **params}
+        forward, backward = (int(eval(p, scope)) for p in self.passes)
+        return forward, backward
+
+
+F = TypeVar("F", bound=Callable[..., Tensor])
+
+
+def method(**declared: Any) -> Callable[[F], F]:
+    """Register the function below under its file's name and hand it back unchanged."""
+
+    def register(fn: F) -> F:
+        stem = fn.__module__.rpartition(".")[2]
+        if fn.__name__ != stem or stem in METHODS:
+            raise ValueError(f"{stem}.py must define exactly one method, called {stem}; got {fn.__name__}")
+        METHODS[stem] = Method(name=stem, fn=fn, **declared)
+        return fn
+
+    return register

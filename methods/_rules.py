@@ -1,0 +1,147 @@
+"""Operations intercepted while a model runs: backward rules and attention maps, without touching any module.
+
+A rule names an operation, not a module, so it holds for `nn.ReLU`, `F.relu` and `x.relu_()` alike, on reused modules
+and inside functional code. `torch.compile`d or scripted graphs are opaque to it: the front door unwraps or refuses them.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+Rule = Callable[..., Any]  # rule(op, *args, **kwargs) -> what the operation shall return; `op` is the operation itself
+
+OPS: dict[str, set[Any]] = {
+    "relu": {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh},
+    "conv2d": {F.conv2d},
+    "linear": {F.linear},
+    "batch_norm": {F.batch_norm, torch.batch_norm},
+    "layer_norm": {F.layer_norm, torch.layer_norm},
+    "softmax": {F.softmax, torch.softmax, Tensor.softmax},
+    "attention": {F.scaled_dot_product_attention},
+}
+
+
+class _Intercept(TorchFunctionMode):
+    def __init__(self, by_op: dict[str, Rule]) -> None:
+        super().__init__()
+        self.rules = {op: (name, rule) for name, rule in by_op.items() for op in OPS[name]}
+        self.matched = dict.fromkeys(by_op, 0)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in self.rules or (func is F.hardtanh and kwargs.get("min_val") != 0):  # nn.ReLU6 is hardtanh from 0
+            return func(*args, **kwargs)
+        name, rule = self.rules[func]
+        self.matched[name] += 1
+        return rule(func, *args, **kwargs)  # the mode is off inside, so a rule may call the operation
+
+
+@contextlib.contextmanager
+def rules(*, required: tuple[str, ...] | None = None, **by_op: Rule) -> Iterator[None]:
+    """Within the block every named operation (a key of OPS) computes its rule.
+
+    Raises:
+        ValueError: the block ran and a required operation (default: every one) never occurred: the rule would silently
+            do nothing.
+    """
+    with _Intercept(by_op) as mode:
+        yield
+    missing = [name for name in (by_op if required is None else required) if not mode.matched[name]]
+    if missing:
+        raise ValueError(
+            f"model: has no {' and no '.join(missing)} operation that this method's rule could change; "
+            "the result would be that of another method"
+        )
+
+
+@contextlib.contextmanager
+def relu_backward(rule: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """Within the block what a ReLU hands back is rule(own, R): R arrives at its output, own = (f > 0) R is its derivative's.
+
+    The forward pass and its graph are the true ones, and the rule ends with the block: a later backward pass, through a
+    map that is part of a loss, differentiates the map as it is.
+
+    Raises:
+        ValueError: the block ran and met no ReLU.
+    """
+    handles = []
+
+    def relu(op: Any, f: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not (f.requires_grad and torch.is_grad_enabled()):
+            return op(f, *args, **kwargs)
+        arrived: list[Tensor] = []
+        f_ = f.clone()  # a node of its own: its gradient is what this ReLU hands back
+        handles.append(f_.register_hook(lambda own: rule(own, arrived.pop())))
+        out = op(f_, *args, **kwargs)
+        handles.append(out.register_hook(arrived.append))
+        return f.copy_(out) if out is f_ else out  # in-place forms change their argument
+
+    try:
+        with rules(relu=relu):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def explicit_attention(
+    q: Tensor, k: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """softmax(q k^T / sqrt(d) + mask): the map inside a fused `scaled_dot_product_attention`; ... T d -> ... T T."""
+    scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if attn_mask is not None:
+        hidden = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attn_mask, -math.inf) if hidden else scores + attn_mask
+    return scores.softmax(dim=-1)
+
+
+@contextlib.contextmanager
+def attention_maps(keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within the block each attention map, fused or not, passes through `keep`: B heads T T after the softmax.
+
+    A fused call is computed as softmax(QK^T)V instead; dropout is left out. A plain softmax counts as attention if
+    it is over the last of four dimensions.
+    """
+
+    def fused(
+        op: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        **unsupported: Any,
+    ) -> Tensor:
+        if unsupported.get("enable_gqa"):
+            raise ValueError("model: grouped-query attention has no B heads T T map")
+        return keep(explicit_attention(query, key, attn_mask, is_causal, scale)) @ value
+
+    def plain(op: Any, input: Tensor, dim: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        out = op(input, dim, *args, **kwargs)
+        return keep(out) if out.ndim == 4 and dim in (-1, 3) else out
+
+    with _Intercept({"attention": fused, "softmax": plain}):
+        yield
+
+
+@contextlib.contextmanager
+def attention_calls() -> Iterator[list[tuple[int, ...]]]:
+    """Yields a list that fills with the shape of each attention map computed within the block."""
+    shapes: list[tuple[int, ...]] = []
+
+    def keep(A: Tensor) -> Tensor:
+        shapes.append(tuple(A.shape))
+        return A
+
+    with attention_maps(keep):
+        yield shapes

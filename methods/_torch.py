@@ -1,0 +1,289 @@
+"""The torch machinery that methods share: scores, gradients, and activations at a layer. The maths is in the methods.
+
+Nothing here outlives the call it serves: hooks and modes are context managers, gradients come from
+`torch.autograd.grad`, and the model's parameters, buffers, flags and `.grad` are left alone.
+A map is part of the autograd graph exactly when `x.requires_grad`.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods import _layers
+from methods._rules import attention_maps
+
+# What is explained: a class per image, or a score computed from the logits (contrastive, multi-label, probability).
+Target = Int[Tensor, " B"] | Callable[[Float[Tensor, "B N"]], Float[Tensor, " B"]]
+# Every method is one of these once its keywords are bound: partial(grad_cam, layer="layer4").
+Attribution = Callable[[nn.Module, Float[Tensor, "B C H W"], Target], Float[Tensor, "B K h w"]]
+
+
+def score(logits: Float[Tensor, "B N"], target: Target) -> Float[Tensor, " B"]:
+    """y: the one number per image that is explained.
+
+    Raises:
+        ValueError: a callable target did not return one score per image.
+    """
+    if isinstance(target, Tensor):
+        return logits.gather(1, target[:, None]).squeeze(1)
+    y = target(logits)
+    if not isinstance(y, Tensor) or y.shape != logits.shape[:1]:
+        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"target: must map logits {tuple(logits.shape)} to one score per image, got {got}")
+    return y
+
+
+def tile(target: Target, n: int) -> Int[Tensor, " nB"] | Callable[[Tensor], Tensor]:
+    """The target of n copies of the batch, stacked as (n B): a callable sees each copy of its batch by itself."""
+    if isinstance(target, Tensor):
+        return target.repeat(n)
+    return lambda logits: torch.cat([score(copy, target) for copy in logits.chunk(n)])
+
+
+def at_least_float32(a: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay."""
+    return a.float() if a.dtype in (torch.float16, torch.bfloat16) else a
+
+
+def scores(model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target) -> Float[Tensor, "n B"]:
+    """y of n versions of each image, in one forward pass."""
+    n, B = X.shape[:2]
+    with torch.set_grad_enabled(X.requires_grad):
+        return at_least_float32(score(model(X.flatten(0, 1)), tile(target, n))).unflatten(0, (n, B))
+
+
+@torch.enable_grad()
+def gradients(model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target) -> Float[Tensor, "n B C H W"]:
+    """dy/dx at n versions of each image, in one forward and one backward pass."""
+    n, graph = X.shape[0], X.requires_grad
+    X = X if graph else X.detach().requires_grad_()  # n B C H W
+    y = score(model(X.flatten(0, 1)), tile(target, n))  # nB
+    (dy_dX,) = torch.autograd.grad(y.sum(), X, create_graph=graph)
+    return at_least_float32(dy_dX)
+
+
+def each(
+    of: Attribution, model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target
+) -> Float[Tensor, "n B K h w"]:
+    """The map `of` at n versions of each image, as one batch."""
+    n, B = X.shape[:2]
+    return of(model, X.flatten(0, 1), tile(target, n)).unflatten(0, (n, B))
+
+
+def chunks(n: int, chunk: int, batch: int) -> Iterator[slice]:
+    """Slices of range(n) such that slice x batch is at most `chunk` images, and never less than one batch.
+
+    Raises:
+        ValueError: chunk is below 1.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk: the number of images per forward pass must be 1 or more, got {chunk}")
+    step = max(1, chunk // batch)
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
+
+
+def noisy(
+    x: Float[Tensor, "B C H W"], samples: int, noise: float, seed: int, chunk: int
+) -> Iterator[Float[Tensor, "k B C H W"]]:
+    """x + N(0, sigma^2) in chunks, `samples` in all; sigma = noise * (max - min) of each image.
+
+    Each standard normal tensor C H W is drawn once and shared by the batch: what happens to an image depends on neither
+    its neighbours nor the chunks.
+
+    Raises:
+        ValueError: samples is below 1, or noise negative.
+    """
+    if samples < 1 or noise < 0:
+        raise ValueError(f"samples, noise: need at least one sample and noise >= 0, got {samples} and {noise}")
+    rng = torch.Generator(x.device).manual_seed(seed)
+    a = at_least_float32(x)
+    sigma = noise * (a.amax(dim=(1, 2, 3), keepdim=True) - a.amin(dim=(1, 2, 3), keepdim=True))  # B 1 1 1
+    for part in chunks(samples, chunk, len(x)):
+        N = [torch.randn(x.shape[1:], generator=rng, device=x.device, dtype=a.dtype) for _ in range(samples)[part]]
+        yield (a + sigma * torch.stack(N)[:, None]).to(x.dtype)  # k B C H W
+
+
+@contextlib.contextmanager
+def _at(model: nn.Module, layer: str, replace: Callable[[Tensor], Tensor]) -> Iterator[list[int]]:
+    """Within the block the output of `layer` is what `replace` makes of it; errors name the layer.
+
+    Raises:
+        ValueError: the layer did not run, or not exactly once.
+    """
+    runs: list[int] = []
+
+    def hook(_module: nn.Module, _args: Any, out: Tensor) -> Tensor:
+        runs.append(1)
+        try:
+            return replace(out)
+        except ValueError as e:
+            raise ValueError(f"layer: {layer!r}: {e}") from e
+
+    handle = model.get_submodule(layer).register_forward_hook(hook)
+    try:
+        yield runs
+    finally:
+        handle.remove()
+    if len(runs) != 1:
+        raise ValueError(f"layer: {layer!r} ran {len(runs)} times in one forward pass; it must run exactly once")
+
+
+def activation(
+    model: nn.Module, x: Float[Tensor, "B C H W"], layer: str
+) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B K h w"]]:
+    """Run `model` once: (logits, A = output of `layer` as a grid), in one autograd graph.
+
+    Everything behind the layer is computed from A, so dy/dA is the gradient there whatever the layout. Before the layer
+    no graph is recorded unless `x.requires_grad`, and none at all where gradients are off.
+    """
+    kept: list[Tensor] = []
+    recording = torch.is_grad_enabled()
+
+    def read(out: Tensor) -> Tensor:
+        at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
+        A = _layers.to_grid(out, at)
+        if recording and not x.requires_grad:
+            torch.set_grad_enabled(True)  # from here on; the block below restores what was
+            A = A.detach().requires_grad_()
+        kept.append(A)
+        return _layers.from_grid(A, out, at)
+
+    with _at(model, layer, read), torch.set_grad_enabled(recording and x.requires_grad):
+        logits = model(x)
+    return logits, kept[0]
+
+
+def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h w"]) -> Float[Tensor, "N K"]:
+    """Weights of the last linear layer, where it turns the mean of A over positions into the logits.
+
+    Raises:
+        ValueError: the logits are not that: another layer is needed, or the model has another kind of head.
+    """
+    linear = model.get_classifier() if hasattr(model, "get_classifier") else [*model.modules()][-1]  # type: ignore[operator]
+    if isinstance(linear, nn.Linear) and linear.in_features == A.shape[1]:
+        again = F.linear(A.mean(dim=(2, 3)), linear.weight, linear.bias)
+        near = 1e-3 if A.dtype in (torch.float32, torch.float64) else 0.1
+        if again.shape == logits.shape and (again - logits).abs().max() <= near * logits.abs().max():
+            return linear.weight
+    raise ValueError(
+        "layer: its mean over positions, through the model's last linear layer, does not give the logits; "
+        "this method needs the layer before global average pooling in a network that ends in pooling and one linear layer"
+    )
+
+
+@torch.enable_grad()
+def activation_and_gradient(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, layer: str
+) -> tuple[Float[Tensor, " B"], Float[Tensor, "B K h w"], Float[Tensor, "B K h w"]]:
+    """y, A^k and dy / dA^k_ij: the score, the output of `layer`, and the gradient of the score there.
+
+    Raises:
+        ValueError: the layer is not on the way to the score, or no position of its grid can change the score (the
+            patch tokens behind the last attention of a class-token model).
+    """
+    logits, A = activation(model, x, layer)  # B N, B K h w
+    y = score(logits, target)  # B
+    (dy_dA,) = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)  # B K h w
+    if dy_dA is None or (_layers.probe(model, _chw(x)).architecture != "cnn" and not dy_dA.any()):
+        raise ValueError(
+            f"layer: no position of {layer!r} can change the score (its gradient is exactly zero); "
+            f"choose an earlier one, such as {_layers.default_layer(model, _chw(x))!r}"
+        )
+    if not x.requires_grad:
+        y, A = y.detach(), A.detach()
+    return at_least_float32(y), at_least_float32(A), at_least_float32(dy_dA)
+
+
+def edited_scores(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Target,
+    layer: str,
+    edit: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "n B K h w"]],
+    n: int,
+) -> Float[Tensor, "n B"]:
+    """y with the output of `layer` replaced by each of n edited versions.
+
+    The hook returns a batch n times as large as it got, so the network up to `layer` runs once on x, and only the rest
+    on the n copies. Where a branch around the layer makes the batch sizes disagree, the whole network runs on all.
+    """
+    B = x.shape[0]
+
+    def write(out: Tensor) -> Tensor:
+        at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
+        E = edit(_layers.to_grid(out[:B], at)).flatten(0, 1)  # nB K h w
+        return _layers.from_grid(E, out[:B].repeat(n, *[1] * (out.ndim - 1)), at)
+
+    with torch.set_grad_enabled(x.requires_grad):
+        try:
+            with _at(model, layer, write):
+                logits = model(x)
+        except RuntimeError:  # a shortcut around the layer holds B images, the layer's branch n B
+            with _at(model, layer, write):
+                logits = model(x.repeat(n, 1, 1, 1))
+        return at_least_float32(score(logits, tile(target, n))).unflatten(0, (n, B))
+
+
+def attention(
+    model: nn.Module, x: Float[Tensor, "B C H W"]
+) -> tuple[Float[Tensor, "B N"], list[Float[Tensor, "B heads T T"]]]:
+    """Run `model` once: (logits, the attention map A^l of every layer after its softmax), in one autograd graph.
+
+    Raises:
+        ValueError: the model has no global attention over one grid of tokens (a CNN; windows, as in Swin).
+    """
+    kept: list[Tensor] = []
+
+    def keep(A: Tensor) -> Tensor:
+        A = A if A.requires_grad or not torch.is_grad_enabled() else A.requires_grad_()
+        if A.shape[-2] > 1:  # one query is attention pooling
+            kept.append(A)
+        return A
+
+    with attention_maps(keep):
+        logits = model(x)
+    if not kept:
+        raise ValueError("model: computes no attention map (softmax over four-dimensional scores); is it a ViT?")
+    B, T = x.shape[0], kept[0].shape[-1]
+    if any(A.shape[0] != B or A.shape[-2:] != (T, T) for A in kept):
+        shapes = sorted({tuple(A.shape) for A in kept})
+        raise ValueError(f"model: attention must be global over one grid of tokens (B heads T T), got maps {shapes}")
+    return logits, kept
+
+
+def read_out(
+    model: nn.Module, x: Float[Tensor, "B C H W"], R: Float[Tensor, "B T T"]
+) -> Float[Tensor, "B 1 h w"]:
+    """Relevance of each patch to the token(s) that the head reads, on the patch grid; prefix columns are left out."""
+    P, h, w = _layers.token_grid(R.shape[-1], (x.shape[2], x.shape[3]), getattr(model, "num_prefix_tokens", 0))
+    row = R[:, _layers.pooled_rows(model, P)].mean(dim=1)  # B T
+    return row[:, None, P:].unflatten(2, (h, w))  # B 1 h w
+
+
+def upsample(a: Float[Tensor, "B K h w"], like: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+    """Bilinear resize of a map to the grid of an image (half-pixel centres); the identity when it is there already."""
+    if a.shape[-2:] == like.shape[-2:]:
+        return a
+    return F.interpolate(at_least_float32(a), size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def minmax(a: Float[Tensor, "*B h w"]) -> Float[Tensor, "*B h w"]:
+    """(a - min) / (max - min) over each h w; 0 where a map is constant."""
+    lo, hi = a.amin(dim=(-2, -1), keepdim=True), a.amax(dim=(-2, -1), keepdim=True)
+    return ratio(a - lo, hi - lo)
+
+
+def ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 (with gradient 0) where b is 0."""
+    zero = b == 0
+    return torch.where(zero, 0, a / torch.where(zero, 1, b))
+
+
+def _chw(x: Tensor) -> tuple[int, int, int]:
+    return (x.shape[1], x.shape[2], x.shape[3])

@@ -1,0 +1,49 @@
+"""Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free Localization.
+
+Desai, Ramaswamy. WACV 2020. doi:10.1109/WACV45572.2020.9093360
+
+    w_k^c = ( y^c - y_k^c ) / y^c                        (importance of unit k)
+    L^c   = ReLU( sum_k  w_k^c A^k )                     (the map)
+
+y^c     score of class c before the softmax             y
+y_k^c   the score with every cell of A^k set to 0       y_k
+A^k     k-th feature map                                 A[:, k]
+
+Differs from the paper: w is 0 where y^c is 0.
+Differs from other code: pytorch-grad-cam and riverback set a channel to its minimum - 1e7 in networks without ReLU,
+channel after channel without undoing it, and run the whole network once per channel.
+Good to know: a negative score turns all signs around. Only what comes after `layer` runs on the ablated copies.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from methods._registry import method
+from methods._torch import Target, activation, at_least_float32, chunks, edited_scores, ratio, score
+
+
+@method(
+    title="Ablation-CAM",
+    cite="desai2020ablationcam",
+    family="cam",
+    passes=("1 + K", "0"),
+    signed=False,
+    verified=("literal", "grad_cam"),
+)
+def ablation_cam(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, chunk: int = 512
+) -> Float[Tensor, "B 1 h w"]:
+    """Feature maps weighted by the share of the score that is lost without each of them."""
+    with torch.set_grad_enabled(x.requires_grad):
+        logits, A = activation(model, x, layer)  # B N, B K h w
+        y = at_least_float32(score(logits, target))  # B
+        K, y_k = A.shape[1], []
+        for part in chunks(K, chunk, len(x)):
+            k = torch.arange(K, device=x.device)[part]  # n
+            keep = (torch.arange(K, device=x.device) != k[:, None]).to(x.dtype)  # n K
+            ablate = lambda A, keep=keep: keep[:, None, :, None, None] * A  # noqa: E731   n B K h w
+            y_k.append(edited_scores(model, x, target, layer, ablate, len(k)))  # n B
+        w = ratio(y - torch.cat(y_k), y).T[:, :, None, None]  # B K 1 1
+        L = (w * at_least_float32(A)).sum(dim=1, keepdim=True).relu()  # B 1 h w
+        return L if x.requires_grad else L.detach()

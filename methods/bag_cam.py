@@ -1,0 +1,48 @@
+"""Bagging Regional Classification Activation Maps for Weakly Supervised Object Localization.
+
+Zhu, Chen, Jin, You, Lu. ECCV 2022. arXiv:2207.07818
+
+    G = d log( y^c ) / dA                                (with guided ReLUs between A and the score)
+    L = sum_k  ReLU( GAP( G^k * A^k + 1 ) * G^k * A^k )  (the localizers of all positions, bagged)
+
+y^c     score of class c before the softmax             y
+A^k     k-th feature map                                 A[:, k]
+GAP     mean over the positions                          .mean
+
+Differs from the paper: follows the authors' released code (BagCAMs, libs/cams), whose formula this is. The gradient of
+log y is taken as (dy / dA) / y, which a negative score has too, and is 0 where y is 0.
+Differs from other code: riverback leaves out the logarithm and the guided ReLUs.
+Good to know: behind the network's last ReLU there is nothing to guide, and a model without any is refused: guided=False
+takes the plain gradient instead.
+"""
+
+import contextlib
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from methods._registry import method
+from methods._rules import relu_backward
+from methods._torch import Target, activation_and_gradient, ratio
+from methods.guided_backprop import guided as guided_rule
+
+
+@method(
+    title="BagCAM",
+    cite="zhu2022bagcam",
+    family="cam",
+    passes=("1", "1"),
+    signed=False,
+    needs="relu",
+    architectures=("cnn",),
+    verified=("literal",),
+)
+def bag_cam(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, guided: bool = True
+) -> Float[Tensor, "B 1 h w"]:
+    """One localizer per position of `layer`, all of them summed."""
+    with relu_backward(guided_rule) if guided else contextlib.nullcontext():
+        y, A, dy_dA = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
+    G = ratio(dy_dA, y[:, None, None, None])  # B K h w
+    w = (G * A + 1).mean(dim=(2, 3), keepdim=True)  # B K 1 1
+    return (w * G * A).relu().sum(dim=1, keepdim=True)  # B 1 h w

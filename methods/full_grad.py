@@ -1,0 +1,93 @@
+"""Full-Gradient Representation for Neural Network Visualization.
+
+Srinivas, Fleuret. NeurIPS 2019. arXiv:1905.00780
+
+    f(x) = ( df/dx )^T x + sum_l sum_i  ( df/dz^l_i ) b^l_i                (section 3, full-gradients)
+    S_f(x) = psi( df/dx * x ) + sum_l sum_c  psi( df/dz^l_c * b^l_c )      (section 4, saliency map)
+
+f       score of the class before the softmax           y
+z^l     output of a biased layer: conv, batch norm       z
+b^l     its bias; batch norm: beta - mu gamma / sigma    b
+psi     |.|, min-max to [0, 1] over the layer, bilinear resize to the image       psi
+
+Differs from the paper: psi of a constant layer is 0. The last linear layer's bias is a number, not a map, and left out.
+Differs from other code: the authors add 1e-6 to the maximum in psi; pytorch-grad-cam and riverback rescale each channel,
+miss subclasses of BatchNorm2d, and pair biases with gradients by position in two lists.
+Good to know: the first equation is exact on ReLU networks (test it with `full_gradients`); with SiLU, GELU or layer norm the
+non-linearities hold implicit biases, and the sum falls short.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods._registry import method
+from methods._rules import rules
+from methods._torch import Target, at_least_float32, ratio, score
+
+
+@torch.enable_grad()
+def full_gradients(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target
+) -> tuple[Float[Tensor, "B C H W"], list[Float[Tensor, "B ..."]]]:
+    """The terms of the first equation: (df/dx * x, [df/dz^l * b^l for each biased layer, B C h w or B N])."""
+    biased: list[tuple[Tensor, Tensor]] = []
+
+    def keep(z: Tensor, b: Tensor | None) -> Tensor:
+        if b is None:
+            return z
+        biased.append((z, b))
+        return z.clone()  # in-place operations follow
+
+    def conv2d(op: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        return keep(op(input, weight, bias, *args, **kwargs), None if bias is None else bias[:, None, None])
+
+    def linear(op: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return keep(op(input, weight, bias), bias)
+
+    def batch_norm(
+        op: Any, input: Tensor, mu: Tensor, var: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+        training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    ) -> Tensor:  # fmt: skip
+        b = (0 if bias is None else bias) - mu * (1 if weight is None else weight) / (var + eps).sqrt()
+        return keep(op(input, mu, var, weight, bias, training, momentum, eps), b[:, None, None])
+
+    def refuse(op: Any, *args: Any, **kwargs: Any) -> Tensor:
+        raise ValueError("model: full-gradients are defined for convolutional networks, this one computes attention")
+
+    graph = x.requires_grad
+    X = x if graph else x.detach().requires_grad_()
+    with rules(required=("conv2d",), conv2d=conv2d, linear=linear, batch_norm=batch_norm, attention=refuse):
+        y = score(model(X), target)  # B
+    df_dx, *df_dz = torch.autograd.grad(y.sum(), [X, *(z for z, _ in biased)], create_graph=graph, allow_unused=True)
+    terms = [at_least_float32(g) * b for g, (_, b) in zip(df_dz, biased, strict=True) if g is not None]
+    return at_least_float32(df_dx) * x, terms if graph else [t.detach() for t in terms]
+
+
+def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B K H W"]:
+    """|a|, min-max over all channels and positions of an image, resized with aligned corners as the authors do."""
+    a = a.abs()
+    lo, hi = a.amin(dim=(1, 2, 3), keepdim=True), a.amax(dim=(1, 2, 3), keepdim=True)
+    return F.interpolate(ratio(a - lo, hi - lo), size=size, mode="bilinear", align_corners=True)
+
+
+@method(
+    title="FullGrad",
+    cite="srinivas2019fullgrad",
+    family="gradient",
+    passes=("1", "1"),
+    signed=False,
+    verified=("literal",),
+    architectures=("cnn",),
+    satisfies=("completeness",),
+)
+def full_grad(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B 1 H W"]:
+    """What the image and every bias contribute to the score, layer by layer at full resolution."""
+    at_x, at_biases = full_gradients(model, x, target)  # B C H W, L of B K h w or B N
+    S, size = 0, (x.shape[2], x.shape[3])
+    for a in (at_x, *(b for b in at_biases if b.ndim == 4)):
+        S = S + psi(a, size).sum(dim=1, keepdim=True)  # B 1 H W   section 4
+    return S

@@ -1,0 +1,38 @@
+"""Methods that change the input or a layer and watch the score: occlusion at several window sizes, masks, ablations."""
+
+import _run  # first: puts the repository on the path
+
+import _plot
+from methods import METHODS
+
+WINDOWS = [(15, 8), (32, 16), (32, 32), (64, 16)]  # size, stride in pixels
+
+
+def main() -> None:
+    """Draw figures/fig_perturbation.png."""
+    run = _run.start(__file__, __doc__, photos="chelsea_coffee", quick_photos="coffee")
+    loaded = _run.load(run)
+    rows = _run.subjects(run, loaded)
+    windows = WINDOWS[1:] if run.args.quick else WINDOWS
+    names = ["ablation_cam"] if run.args.quick else ["score_cam", "ablation_cam"]
+    names += [name for name, m in METHODS.items() if m.family == "perturbation" and name != "occlusion"]
+    run.bar.reset(total=len(windows) + len(names))
+
+    columns = [_run.explain(run, loaded, "occlusion", rows, size=size, stride=stride) for size, stride in windows]
+    columns += [_run.explain(run, loaded, name, rows) for name in names]
+    header = [
+        "Photograph",
+        *(f"Occlusion\n{size} px, stride {stride}" for size, stride in windows),
+        *(METHODS[name].title for name in names),
+    ]
+    block = _plot.Block(header, list(zip(_run.photographs(rows), *columns, strict=True)), _run.labels(rows))
+    caption = (
+        f"{loaded.note}. Below each photograph: its top class and probability. That class is explained; the composite "
+        f"is explained for the top class of each of its two photographs, named at the left. {_plot.SCALE} Occlusion fills the window with "
+        "the mean colour." + _run.refusals(run)
+    )
+    _run.save(run, _plot.grid([block], caption, _run.banner(run)), caption)
+
+
+if __name__ == "__main__":
+    main()

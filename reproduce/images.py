@@ -1,0 +1,146 @@
+"""Photographs: those that come with scikit-image and scikit-learn, a composite with two classes, or your own folder."""
+
+import difflib
+import hashlib
+import importlib.util
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from models import Loaded, Preprocessing
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+# name: (package, file in it, licence, source), as the docstrings of skimage.data and sklearn's images/README.txt say.
+PACKAGED = {
+    "chelsea": ("skimage", "data/chelsea.png", "CC0", "Stefan van der Walt, skimage.data.chelsea"),
+    "coffee": ("skimage", "data/coffee.png", "CC0", "Rachel Michetti, Pikolo Espresso Bar, skimage.data.coffee"),
+    "rocket": ("skimage", "data/rocket.jpg", "public domain", "SpaceX, skimage.data.rocket"),
+    "astronaut": ("skimage", "data/astronaut.png", "public domain", "NASA, skimage.data.astronaut"),
+    "motorcycle": (
+        "skimage",
+        "data/motorcycle_left.png",
+        "not stated in the package",
+        "Middlebury 2014 stereo benchmark (Scharstein et al., GCPR 2014), skimage.data.stereo_motorcycle, left image",
+    ),
+    "china": ("sklearn", "datasets/images/china.jpg", "CC BY 2.0", "danielbuechele, sklearn.datasets"),
+    "flower": ("sklearn", "datasets/images/flower.jpg", "CC BY 2.0", "danielbuechele / vultilion, sklearn.datasets"),
+}
+COMPOSITES = {"chelsea_coffee": ("chelsea", "coffee")}  # left half, right half
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph as the model sees it."""
+
+    name: str
+    rgb: UInt8[np.ndarray, "H W 3"]
+    sha256: dict[str, str]  # file name: hash of the file
+    licence: str
+    source: str
+    parts: tuple[str, ...] = field(default=())  # the photographs in a composite
+
+
+def load(images: str, prep: Preprocessing) -> list[Photo]:
+    """Photographs, resized and cropped for a model.
+
+    Args:
+        images: packaged names with commas between them ("chelsea,coffee"), an image file, or a folder of images.
+        prep: the model's preprocessing.
+
+    Raises:
+        ValueError: unknown name, empty folder, unreadable image.
+    """
+    names = [n.strip() for n in images.split(",") if n.strip()]
+    known = [*PACKAGED, *COMPOSITES]
+    if names and all(n in known for n in names):
+        return [_composite(n, prep) if n in COMPOSITES else _packaged(n, prep) for n in names]
+    path = Path(images).expanduser()
+    if path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
+        if not files:
+            raise ValueError(f"images: the folder {images} has no image ({', '.join(sorted(SUFFIXES))})")
+        return [_own(f, prep) for f in files]
+    if path.is_file():
+        return [_own(path, prep)]
+    unknown = next((n for n in names if n not in known), images)
+    close = difflib.get_close_matches(unknown, known, n=1)
+    raise ValueError(
+        f"images: {unknown!r} is no packaged photograph, file or folder"
+        f"{f'; did you mean {close[0]!r}?' if close else ''} Packaged: {', '.join(known)}"
+    )
+
+
+def tensor(photos: list[Photo], loaded: Loaded) -> Float[Tensor, "B 3 H W"]:
+    """The photographs as the model's input."""
+    rgb = torch.from_numpy(np.stack([p.rgb for p in photos])).permute(0, 3, 1, 2).float() / 255  # B 3 H W
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (loaded.preprocessing.mean, loaded.preprocessing.std))
+    return ((rgb - mean) / std).to(loaded.device)
+
+
+def _packaged(name: str, prep: Preprocessing) -> Photo:
+    file, (_, _, licence, source) = _packaged_file(name), PACKAGED[name]
+    return Photo(name, _crop(_read(file), prep), {file.name: _sha256(file)}, licence, source)
+
+
+def _own(file: Path, prep: Preprocessing) -> Photo:
+    return Photo(file.stem, _crop(_read(file), prep), {file.name: _sha256(file)}, "not stated", "the user's file")
+
+
+def _composite(name: str, prep: Preprocessing) -> Photo:
+    """Two photographs side by side; each fills its half, the middle of it shows."""
+    height, width = prep.size
+    halves = {part: _packaged_file(part) for part in COMPOSITES[name]}
+    widths = (width // 2, width - width // 2)
+    rgb = [
+        np.asarray(ImageOps.fit(_read(file), (w, height), _filter(prep)))
+        for file, w in zip(halves.values(), widths, strict=True)
+    ]
+    return Photo(
+        name,
+        np.concatenate(rgb, axis=1),
+        {file.name: _sha256(file) for file in halves.values()},
+        " / ".join(PACKAGED[part][2] for part in halves),
+        " / ".join(PACKAGED[part][3] for part in halves),
+        COMPOSITES[name],
+    )
+
+
+def _packaged_file(name: str) -> Path:
+    package, inside, *_ = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    file = Path(spec.origin or "").parent / inside if spec else None
+    if file is None or not file.is_file():
+        raise ValueError(f"images: {name!r} comes with {package}; install the version in requirements.txt")
+    return file
+
+
+def _read(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"images: cannot read {file.name} as an image ({type(error).__name__})") from error
+
+
+def _crop(image: Image.Image, prep: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
+    """Shorter side to size / crop_pct, then the centre."""
+    height, width = prep.size
+    scale = max(math.floor(height / prep.crop_pct) / image.height, math.floor(width / prep.crop_pct) / image.width)
+    w, h = (math.floor(side * scale + 1e-6) for side in image.size)  # rounded down, as timm does
+    resized = image.resize((w, h), _filter(prep))
+    left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
+    return np.asarray(resized.crop((left, top, left + width, top + height)))
+
+
+def _filter(prep: Preprocessing) -> Image.Resampling:
+    return Image.Resampling[prep.interpolation.upper()]
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

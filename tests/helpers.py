@@ -1,0 +1,41 @@
+"""Shared by the tests: methods with small keywords, images and classes."""
+
+import torch
+from methods._layers import default_layer
+
+SMALL = {"samples": 3, "steps": 4, "size": 12, "stride": 8, "chunk": 4}
+BLOCKS = torch.eye(16).view(16, 4, 4).repeat_interleave(8, 1).repeat_interleave(8, 2)  # 4 x 4 regions of 32 px
+HALVES = torch.stack([torch.ones(32, 32).tril(), torch.ones(32, 32).triu()])  # ... and two that overlap them
+SEGMENTS = torch.cat([BLOCKS, HALVES]).bool()
+CLASSES = torch.tensor([1, 4, 7])
+
+
+def images(n=3, h=32, w=32, dtype=torch.float64):
+    return torch.randn(n, 3, h, w, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+
+
+def bound(m, model, **fill):
+    """f(model, x, target) of a method, with its required keywords filled in and few samples; f.keywords has them."""
+    fill = SMALL | fill
+    if "layer" in m.params:
+        fill.setdefault("layer", default_layer(model, (3, 32, 32)))
+    keywords = {k: v for k, v in fill.items() if k in m.params}
+
+    def f(model, x, target):
+        segments = {"segments": [SEGMENTS] * len(x)} if "segments" in m.params else {}
+        return m.fn(model, x, target, **keywords, **segments)
+
+    f.keywords = keywords
+    return f
+
+
+def hooks(model):
+    return sum(len(k._forward_hooks) + len(k._forward_pre_hooks) + len(k._backward_hooks) for k in model.modules())
+
+
+def not_in_place(model):
+    """The same function without in-place operations: captum and pytorch-grad-cam keep what hooks see, un-cloned."""
+    for m in model.modules():
+        if getattr(m, "inplace", False):
+            m.inplace = False
+    return model

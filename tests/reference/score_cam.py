@@ -1,0 +1,29 @@
+"""Score-CAM, by torchcam, and written out literally."""
+
+import math
+
+import torch
+from peers import CNN, at, on, torchcam_package
+from torchcam import methods as _torchcam
+
+
+@on(*CNN)
+def torchcam(model, x, target, *, layer, chunk=16):
+    return torchcam_package(_torchcam.ScoreCAM, model, x, target, layer)
+
+
+def literal(model, x, target, *, layer, chunk=16):
+    """Channel by channel, with the baseline's score that cancels."""
+    maps = []
+    for b, (A, _, _) in enumerate(at(model, x, target, layer)):
+        with torch.no_grad():
+            C = []
+            for k in range(len(A)):
+                up = torch.nn.functional.interpolate(A[k][None, None], size=x.shape[2:], mode="bilinear", align_corners=False)
+                lo, hi = up.min(), up.max()
+                H = (up - lo) / (hi - lo) if hi > lo else torch.zeros_like(up)
+                difference = model(x[b : b + 1] * H) - model(torch.zeros_like(x[b : b + 1]))
+                C.append(float(difference[0, target[b]]))
+        total = sum(math.exp(c) for c in C)
+        maps.append(sum(math.exp(c) / total * a for c, a in zip(C, A, strict=True)).clamp(min=0)[None])
+    return torch.stack(maps)

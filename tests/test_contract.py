@@ -1,0 +1,279 @@
+"""What every method promises (README: contracts). A new file in methods/ is tested by being there."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from helpers import CLASSES, SEGMENTS, bound, hooks, images
+from nets import KIND, MAKE, RELU, applies, net
+from torch.overrides import _get_current_function_mode_stack
+
+import methods
+from methods import METHODS
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def smooth(m):
+    """The network whose second derivatives are not zero: for ReLU rules a ReLU net (see `probability`)."""
+    return "vit" if "cnn" not in m.architectures else "relu" if m.needs == "relu" else "elu"
+
+
+def home(m):
+    return "vit" if "cnn" not in m.architectures else "relu"
+
+
+def probability(logits):
+    """A score that is not linear in the logits, so that maps of a ReLU net have derivatives."""
+    return logits.softmax(dim=1)[torch.arange(len(logits)), CLASSES[: len(logits)]]
+
+
+every = pytest.mark.parametrize("m", METHODS.values(), ids=METHODS.keys())
+PAIRS = [(m, name) for m in METHODS.values() for name in MAKE]
+meant = [(m, name) for m, name in PAIRS if applies(m, name)]
+on_each_net = pytest.mark.parametrize(("m", "name"), meant, ids=[f"{m.name}-{name}" for m, name in meant])
+
+
+@on_each_net
+def test_shape_dtype_and_model_left_as_it_was(m, name):
+    model, x = net(name), images()
+    before, x0 = copy.deepcopy(model.state_dict()), x.clone()
+    state = [(type(k), k.training, getattr(k, "inplace", None)) for k in model.modules()]
+    a = bound(m, model)(model, x, CLASSES)
+    sizes = {"B": 3, "C": 3, "H": 32, "W": 32, "1": 1}
+    for got, axis in zip(a.shape, m.output.split(), strict=True):
+        assert got == sizes.get(axis, got), f"{m.output} but {tuple(a.shape)}"
+    assert a.dtype == torch.float64
+    assert a.isfinite().all()
+    assert a.abs().max() > 0
+    assert not a.requires_grad
+    assert hooks(model) == 0
+    assert state == [(type(k), k.training, getattr(k, "inplace", None)) for k in model.modules()]
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
+    assert torch.equal(x, x0)
+    assert not x.requires_grad
+
+
+refused = [(m, name) for m, name in PAIRS if not applies(m, name)]
+
+
+@pytest.mark.parametrize(("m", "name"), refused, ids=[f"{m.name}-{name}" for m, name in refused])
+def test_refuses_what_it_is_not_meant_for(m, name):
+    model = net(name)
+    with pytest.raises(ValueError, match=r"^(model|layer): "):
+        methods.attribute(m.name, model, images(), CLASSES)
+    assert hooks(model) == 0
+
+
+@every
+@pytest.mark.parametrize("where", ["target", "model"])
+def test_cleans_up_after_an_error(m, where):
+    model = net(home(m))
+    f = bound(m, model)  # probes before the model breaks
+
+    def fail(*_):
+        raise KeyError("on purpose")
+
+    if where == "model":
+        model.get_classifier().forward = fail
+    elif m.name in ("attention_rollout", "eigen_cam"):
+        pytest.skip("looks at no target")
+    with pytest.raises(KeyError, match="on purpose"):
+        f(model, images(), fail if where == "target" else CLASSES)
+    assert hooks(model) == 0
+    assert not _get_current_function_mode_stack()
+    assert torch.is_grad_enabled()
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@on_each_net
+def test_neighbours_in_the_batch_do_not_matter(m, name):
+    model, x = net(name), images()
+    f = bound(m, model)
+    together = f(model, x, CLASSES)
+    for i in range(len(x)):
+        torch.testing.assert_close(together[i : i + 1], f(model, x[i : i + 1], CLASSES[i : i + 1]), rtol=1e-6, atol=1e-9)
+    loud = torch.cat([x[:1], 5 * x[1:] + 1])
+    torch.testing.assert_close(together[0], f(model, loud, CLASSES)[0], rtol=1e-6, atol=1e-9)
+
+
+@every
+def test_same_call_same_map_whatever_the_chunk(m):
+    model, x = net(home(m)), images()
+    a = bound(m, model)(model, x, CLASSES)
+    assert torch.equal(a, bound(m, model)(model, x, CLASSES))
+    for chunk in (1, 100) if "chunk" in m.params else ():
+        torch.testing.assert_close(a, bound(m, model, chunk=chunk)(model, x, CLASSES), rtol=1e-7, atol=1e-10)
+    if m.stochastic:
+        assert not torch.equal(a, bound(m, model, seed=1)(model, x, CLASSES))
+
+
+@every
+def test_works_under_no_grad_inference_mode_and_frozen_weights(m):
+    model, x = net(home(m)), images()
+    f = bound(m, model)
+    a = f(model, x, CLASSES)
+    with torch.no_grad():
+        assert torch.equal(a, f(model, x, CLASSES))
+    model.requires_grad_(False)
+    assert torch.equal(a, f(model, x, CLASSES))
+    keywords = f.keywords | ({"segments": [SEGMENTS] * 3} if "segments" in m.params else {})
+    with torch.inference_mode():
+        torch.testing.assert_close(a, methods.attribute(m.name, model, x.clone(), CLASSES, resize=False, **keywords))
+
+
+def test_signed_as_declared():
+    """A method declared signed is negative somewhere on some net; one that is not, nowhere."""
+    for m in METHODS.values():
+        lowest = 0.0
+        for name in MAKE:
+            if applies(m, name):
+                model, x = net(name), images()[:, :1].expand(-1, 3, -1, -1)  # grey for a colour-blind net: XRAI takes
+                first = next(p for p in model.parameters() if p.ndim == 4)  # the maximum over channels
+                first.data = first.data.mean(dim=1, keepdim=True).repeat(1, 3, 1, 1)
+                f = bound(m, model)
+                lowest = min(lowest, *(f(model, x, t).min().item() for t in (CLASSES, lambda y: -y.amax(dim=1))))
+        assert (lowest < 0) == m.signed, m.name
+
+
+def counted(m, name, **fill):
+    """Images through the classifier, (forward, backward), per image of the batch."""
+    model, x, seen = net(name), images(), [0, 0]
+    f = bound(m, model, **fill)
+    head = model.get_classifier()
+    head.register_forward_hook(lambda _m, _a, out: seen.__setitem__(0, seen[0] + len(out)))
+    head.register_full_backward_hook(lambda _m, _i, g: seen.__setitem__(1, seen[1] + len(g[0])))
+    f(model, x, CLASSES)
+    sizes = {"B": 3, "C": 3, "H": 32, "W": 32}
+    if "layer" in m.params:
+        from methods._torch import activation
+
+        sizes |= dict(zip("Khw", activation(net(name), x, f.keywords["layer"])[1].shape[1:], strict=True))
+    return (seen[0] / 3, seen[1] / 3), m.cost(**sizes | f.keywords)
+
+
+@every
+@pytest.mark.parametrize("fill", [{}, {"samples": 5, "steps": 6, "stride": 4, "chunk": 100}], ids=["few", "more"])
+def test_passes_as_declared(m, fill):
+    got, declared = counted(m, home(m), **fill)
+    assert got == declared
+
+
+@every
+def test_differentiable_exactly_when_declared(m):
+    """And correctly so, to x and to the parameters: against central differences in float64."""
+    model, x = net(smooth(m)), images()
+    f = bound(m, model)
+    target = probability if m.needs == "relu" else CLASSES
+    xg = x.clone().requires_grad_()
+    out = f(model, xg, target)
+    assert out.requires_grad == m.differentiable
+    if not m.differentiable:
+        return
+    rng = torch.Generator().manual_seed(2)
+    weight = torch.randn(out.shape, generator=rng, dtype=x.dtype)
+    theta = [p for p in model.parameters() if p.ndim > 1]
+    g_x, *g_theta = torch.autograd.grad((weight * out).sum(), [xg, *theta], allow_unused=True)
+    v_x = torch.randn(x.shape, generator=rng, dtype=x.dtype)
+    v_theta = [torch.randn(p.shape, generator=rng, dtype=x.dtype) for p in theta]
+    eps = 1e-7  # small: a kink of |.| or ReLU within the step is no derivative
+
+    def value(x, step):
+        with torch.no_grad():
+            for p, v in zip(theta, v_theta, strict=True):
+                p.add_(v, alpha=step)
+            y = (weight * f(model, x, target)).sum()
+            for p, v in zip(theta, v_theta, strict=True):
+                p.sub_(v, alpha=step)
+        return y
+
+    numeric_x = (value(x + eps * v_x, 0) - value(x - eps * v_x, 0)) / (2 * eps)
+    torch.testing.assert_close((g_x * v_x).sum(), numeric_x, rtol=1e-5, atol=1e-9)
+    numeric_theta = (value(x, eps) - value(x, -eps)) / (2 * eps)
+    along = sum((g * v).sum() for g, v in zip(g_theta, v_theta, strict=True) if g is not None)
+    torch.testing.assert_close(along, numeric_theta, rtol=1e-5, atol=1e-9)
+    assert g_x.abs().max() > 1e-8  # not vacuous
+    assert numeric_theta.abs() > 1e-8
+
+
+@every
+@pytest.mark.parametrize("name", sorted(RELU - {"relu", "relu6"}))
+def test_module_functional_and_in_place_relu_agree(m, name):
+    if "cnn" not in m.architectures:
+        pytest.skip("no ReLU in a transformer")
+    torch.testing.assert_close(
+        bound(m, net("relu"))(net("relu"), images(), CLASSES), bound(m, net(name))(net(name), images(), CLASSES)
+    )
+
+
+@every
+def test_degenerate_maps_are_defined(m):
+    """A constant image, an image of zeros, and a network that ignores its input: finite, and 0 in the last case."""
+    model = net(home(m))
+    f = bound(m, model)
+    for x in (torch.full_like(images(), 0.5), torch.zeros_like(images())):
+        assert f(model, x, CLASSES).isfinite().all()
+    with torch.no_grad():
+        model.get_classifier().weight.zero_()
+    try:
+        a = f(model, images(), CLASSES)
+    except ValueError as e:  # a transformer whose patch tokens cannot change the score
+        assert "exactly zero" in str(e)  # noqa: PT017
+    else:
+        assert a.isfinite().all()
+        if m.name not in ("attention_rollout", "eigen_cam", "score_cam"):  # not functions of the score's gradient
+            assert a.abs().max() <= 1e-12
+
+
+@on_each_net
+def test_half_precision_is_computed_in_float32(m, name):
+    if name == "swin":
+        pytest.skip("timm's window attention mixes dtypes on the CPU in bfloat16")
+    x = images(dtype=torch.bfloat16)
+    f = bound(m, net(name))
+    a = f(net(name, dtype=torch.bfloat16), x, CLASSES)
+    assert a.dtype == torch.float32
+    assert a.isfinite().all()
+    exact = f(net(name, dtype=torch.float32), x.float(), CLASSES)
+    assert exact.dtype == torch.float32
+    cosine = torch.nn.functional.cosine_similarity(a.flatten(), exact.flatten(), dim=0)
+    assert cosine > 0.8
+
+
+@every
+def test_a_callable_target_and_a_class_tensor_agree(m):
+    model, x = net(home(m)), images()
+    f = bound(m, model)
+    by_call = f(model, x, lambda logits: logits[torch.arange(len(logits)), CLASSES])
+    torch.testing.assert_close(f(model, x, CLASSES), by_call)
+
+
+@every
+def test_images_need_not_be_square(m):
+    name = home(m)
+    if name == "vit" or "segments" in m.params:
+        pytest.skip("a ViT is built for one size; segments of the tests are square")
+    model, x = net(name), images(h=32, w=48)
+    a = bound(m, model)(model, x, CLASSES)
+    assert a.shape[-2] * 48 == a.shape[-1] * 32
+
+
+@every
+def test_front_door_runs_it_and_finds_layer_and_class(m):
+    model, x = net(home(m)), images()
+    small = {k: v for k, v in bound(m, model).keywords.items() if k != "layer"}
+    small |= {"segments": [SEGMENTS] * 3} if "segments" in m.params else {}
+    a = methods.attribute(m.name, model, x, **small)
+    assert a.shape[0] == 3
+    assert a.shape[2:] == (32, 32)
+    top = model(x).argmax(dim=1)
+    torch.testing.assert_close(a, methods.attribute(m.name, model, x, top, **small))
+
+
+def test_names_and_kinds_are_consistent():
+    assert len(METHODS) >= 28
+    assert set(KIND) < set(MAKE)
+    with warnings.catch_warnings():
+        assert all(m.verified for m in METHODS.values())

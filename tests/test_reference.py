@@ -1,0 +1,63 @@
+"""`verified` is a claim; this file is the proof. tests/reference/<method>.py holds one function per name claimed."""
+
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import CLASSES, SEGMENTS, bound, images
+from nets import applies, net
+
+from methods import METHODS
+
+
+def references(m):
+    path = Path(__file__).parent / "reference" / f"{m.name}.py"
+    spec = importlib.util.spec_from_file_location(f"reference_{m.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    public = inspect.getmembers(module, inspect.isfunction)
+    return {n: f for n, f in public if f.__module__ == module.__name__ and not n.startswith("_")}
+
+
+@pytest.mark.parametrize("m", METHODS.values(), ids=METHODS.keys())
+def test_claims_match_files(m):
+    assert set(m.verified) == set(references(m))
+    assert m.verified
+
+
+LAYERS = {  # more than one depth, and inside a block: at the last layer many CAMs coincide
+    "relu": ["layer2", "layer3", "layer4", "layer4.bn2"],
+    "silu_se": ["layer3", "layer4"],
+    "gelu_ln": ["layer2", "layer4"],
+    "vit": ["blocks.1.norm1", "blocks.2.norm1"],
+    "vit_avg": ["blocks.2"],
+    "swin": ["layers.0", "norm"],
+}
+
+
+def cases():
+    for m in METHODS.values():
+        for name, layers in LAYERS.items():
+            if applies(m, name):
+                layers = ["norm" if name == "swin" else "layer4"] if m.needs == "linear head" else layers
+                for layer in layers if "layer" in m.params else [None]:
+                    for ref in m.verified:
+                        yield pytest.param(m, name, layer, ref, id="-".join(filter(None, (m.name, name, layer, ref))))
+
+
+@pytest.mark.filterwarnings("ignore")  # third-party code
+@pytest.mark.parametrize(("m", "name", "layer", "ref"), [*cases()])
+def test_equals(m, name, layer, ref):
+    reference = references(m)[ref]
+    only = getattr(reference, "only", None)  # nets the other implementation can run on; set beside the reason
+    if only is not None and name not in only:
+        pytest.skip(f"{ref} cannot run on {name}")
+    variant = getattr(reference, "keywords", {})  # ours set to what the other code does
+    f = bound(m, net(name), **({"layer": layer} if layer else {}), **variant)
+    keywords = f.keywords | ({"segments": [SEGMENTS] * 3} if "segments" in m.params else {})
+    got = f(net(name), images(), CLASSES)
+    want = reference(net(name), images(), CLASSES, **{k: v for k, v in keywords.items() if k not in variant})
+    tolerance = getattr(reference, "tolerance", {"rtol": 1e-7, "atol": 1e-10})  # a looser one stands beside its reason
+    torch.testing.assert_close(got, torch.as_tensor(want, dtype=got.dtype), **tolerance)
