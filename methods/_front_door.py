@@ -71,18 +71,19 @@ def _closest(word: str, words: Iterable[str]) -> str:
     return f"; the closest are {', '.join(near)}" if near else ""
 
 
-def _check_model(model: nn.Module) -> nn.Module:
+def _check_model(model: Any) -> nn.Module:
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("model: scripted modules hide their operations; pass the nn.Module it was made from")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper ignores hooks set after compilation
     if model.training:
-        warnings.warn("model is in training mode: dropout and batch statistics change the map; call model.eval()", stacklevel=3)
+        message = "model: is in training mode, so dropout and batch statistics change the map; call model.eval()"
+        warnings.warn(message, stacklevel=3)
     return model
 
 
-def _check_images(model: nn.Module, x: Tensor) -> None:
+def _check_images(model: nn.Module, x: Any) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"x: must be a torch.Tensor, got {type(x).__name__}")
     if x.ndim != 4:
@@ -92,14 +93,14 @@ def _check_images(model: nn.Module, x: Tensor) -> None:
         raise TypeError(f"x: images must be floating point and normalised for the model, got {x.dtype}")
     if not len(x):
         raise ValueError("x: the batch holds no image")
-    bad = (~torch.isfinite(x)).flatten(1).any(dim=1).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"x: images must be finite; NaN or infinity in image {', '.join(map(str, bad))}")
     p = next(model.parameters(), x)
     if p.device != x.device:
         raise ValueError(f"x: is on {x.device} but the model on {p.device}; move one: x.to({str(p.device)!r})")
     if p.dtype != x.dtype:
         raise TypeError(f"x: is {x.dtype} but the model {p.dtype}; convert one: x.to({p.dtype})")
+    bad = (~torch.isfinite(x)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"x: images must be finite; NaN or infinity in image {', '.join(map(str, bad))}")
 
 
 def _check_params(m: Method, params: dict[str, Any], layer: Any) -> None:
@@ -111,18 +112,20 @@ def _check_params(m: Method, params: dict[str, Any], layer: Any) -> None:
 
 
 def _check_target(m: Method, model: nn.Module, x: Tensor, target: Any) -> Target:
-    if callable(target):
-        return target
     if target is None:
         if m.passes[0] == "1":  # the only forward pass is at x: the top class costs nothing
-            return lambda logits: logits.amax(dim=1)
+            return lambda logits: logits.max(dim=1).values
         with torch.no_grad():
             return model(x).argmax(dim=1)
+    kinds = "must be None, an int, an integer tensor or a callable on logits"
     if isinstance(target, int) and not isinstance(target, bool):
         target = torch.full((len(x),), target, device=x.device)
-    if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool or target.is_complex():
-        got = f"a tensor of {target.dtype}" if isinstance(target, Tensor) else type(target).__name__
-        raise TypeError(f"target: must be None, an int, an integer tensor or a callable on logits, got {got}")
+    if not isinstance(target, Tensor):
+        if callable(target):
+            return target
+        raise TypeError(f"target: {kinds}, got {type(target).__name__}")
+    if target.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        raise TypeError(f"target: {kinds}, got a tensor of {target.dtype}")
     if target.shape != (len(x),):
         raise ValueError(f"target: needs one class per image, shape ({len(x)},), got {tuple(target.shape)}")
     N = getattr(model, "num_classes", None) or _layers.probe(model, _chw(x)).classes

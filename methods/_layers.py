@@ -24,27 +24,26 @@ class Layout(NamedTuple):
 
 
 def _stride_ratio(h: int, w: int, size: tuple[int, int]) -> float:
-    """How far a grid is from having one stride in both directions: 0 is exact. (Sizes rounded up or down count.)"""
+    """How far a grid is from having one stride in both directions: 0 is exact, up to rounding of the sizes."""
     H, W = size
     return max(0.0, abs(math.log((H / h) / (W / w))) - math.log1p(1 / min(h, w)) * (H != W))
 
 
 def token_grid(T: int, size: tuple[int, int], prefix: int = 0) -> tuple[int, int, int]:
-    """(prefix, h, w) of T tokens over an image of `size` (H, W); `prefix` is tried first, then 0, 1, 2, ... 16.
+    """(prefix, h, w) of T tokens over an image of `size` (H, W); `prefix` is tried first, then 0, 1, 2, ... 9.
 
     Raises:
         ValueError: no number of prefix tokens leaves a grid with the image's aspect ratio.
     """
     H, W = size
-    for P in (prefix, *range(17)):
-        n = T - P
-        if n < 1:
-            continue
-        near = round(math.sqrt(n * H / W))
-        for h in sorted(range(max(1, near - 1), near + 2), key=lambda k: abs(k - near)):
-            if n % h == 0 and _stride_ratio(h, n // h, size) < 1e-9:
-                return P, h, n // h
-    raise ValueError(f"{T} tokens are not a grid over a {H}x{W} image, with up to 16 prefix tokens")
+    grids = {}  # number of positions -> (h, w), for each stride that a patch or a pooling can have
+    for s in range(1, min(H, W) + 1):
+        for h, w in ((-(-H // s), -(-W // s)), (H // s, W // s)):
+            grids[h * w] = h, w
+    for P in (prefix, *range(10)):
+        if T - P in grids:
+            return P, *grids[T - P]
+    raise ValueError(f"{T} tokens are not a grid over a {H} x {W} image, with up to 9 prefix tokens")
 
 
 def layout(out: Tensor, size: tuple[int, int], model: nn.Module) -> Layout:

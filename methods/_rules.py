@@ -1,7 +1,7 @@
 """Operations intercepted while a model runs: backward rules and attention maps, without touching any module.
 
 A rule names an operation, not a module, so it holds for `nn.ReLU`, `F.relu` and `x.relu_()` alike, on reused modules
-and inside functional code. `torch.compile`d or scripted graphs are opaque to it: the front door unwraps or refuses them.
+and inside functional code. Compiled and scripted graphs are opaque to it: the front door unwraps or refuses them.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ def rules(*, required: tuple[str, ...] | None = None, **by_op: Rule) -> Iterator
 
 @contextlib.contextmanager
 def relu_backward(rule: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
-    """Within the block what a ReLU hands back is rule(own, R): R arrives at its output, own = (f > 0) R is its derivative's.
+    """Within the block a ReLU hands back rule(own, R): R arrives at its output, own = (f > 0) R it would pass on.
 
     The forward pass and its graph are the true ones, and the rule ends with the block: a later backward pass, through a
     map that is part of a loss, differentiates the map as it is.

@@ -51,7 +51,7 @@ def at_least_float32(a: Tensor) -> Tensor:
 
 
 def scores(model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target) -> Float[Tensor, "n B"]:
-    """y of n versions of each image, in one forward pass."""
+    """Y of n versions of each image, in one forward pass."""
     n, B = X.shape[:2]
     with torch.set_grad_enabled(X.requires_grad):
         return at_least_float32(score(model(X.flatten(0, 1)), tile(target, n))).unflatten(0, (n, B))
@@ -91,7 +91,7 @@ def chunks(n: int, chunk: int, batch: int) -> Iterator[slice]:
 def noisy(
     x: Float[Tensor, "B C H W"], samples: int, noise: float, seed: int, chunk: int
 ) -> Iterator[Float[Tensor, "k B C H W"]]:
-    """x + N(0, sigma^2) in chunks, `samples` in all; sigma = noise * (max - min) of each image.
+    """X + N(0, sigma^2) in chunks, `samples` in all; sigma = noise * (max - min) of each image.
 
     Each standard normal tensor C H W is drawn once and shared by the batch: what happens to an image depends on neither
     its neighbours nor the chunks.
@@ -173,7 +173,7 @@ def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h
             return linear.weight
     raise ValueError(
         "layer: its mean over positions, through the model's last linear layer, does not give the logits; "
-        "this method needs the layer before global average pooling in a network that ends in pooling and one linear layer"
+        "this method needs the layer before global average pooling, in a network that ends in one linear layer"
     )
 
 
@@ -190,7 +190,7 @@ def activation_and_gradient(
     logits, A = activation(model, x, layer)  # B N, B K h w
     y = score(logits, target)  # B
     (dy_dA,) = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)  # B K h w
-    if dy_dA is None or (_layers.probe(model, _chw(x)).architecture != "cnn" and not dy_dA.any()):
+    if dy_dA is None or (not dy_dA.any() and _layers.probe(model, _chw(x)).architecture != "cnn"):
         raise ValueError(
             f"layer: no position of {layer!r} can change the score (its gradient is exactly zero); "
             f"choose an earlier one, such as {_layers.default_layer(model, _chw(x))!r}"
@@ -208,7 +208,7 @@ def edited_scores(
     edit: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "n B K h w"]],
     n: int,
 ) -> Float[Tensor, "n B"]:
-    """y with the output of `layer` replaced by each of n edited versions.
+    """Y with the output of `layer` replaced by each of n edited versions.
 
     The hook returns a batch n times as large as it got, so the network up to `layer` runs once on x, and only the rest
     on the n copies. Where a branch around the layer makes the batch sizes disagree, the whole network runs on all.
@@ -257,9 +257,7 @@ def attention(
     return logits, kept
 
 
-def read_out(
-    model: nn.Module, x: Float[Tensor, "B C H W"], R: Float[Tensor, "B T T"]
-) -> Float[Tensor, "B 1 h w"]:
+def read_out(model: nn.Module, x: Float[Tensor, "B C H W"], R: Float[Tensor, "B T T"]) -> Float[Tensor, "B 1 h w"]:
     """Relevance of each patch to the token(s) that the head reads, on the patch grid; prefix columns are left out."""
     P, h, w = _layers.token_grid(R.shape[-1], (x.shape[2], x.shape[3]), getattr(model, "num_prefix_tokens", 0))
     row = R[:, _layers.pooled_rows(model, P)].mean(dim=1)  # B T
@@ -280,7 +278,7 @@ def minmax(a: Float[Tensor, "*B h w"]) -> Float[Tensor, "*B h w"]:
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and 0 (with gradient 0) where b is 0."""
+    """A / b, and 0 (with gradient 0) where b is 0."""
     zero = b == 0
     return torch.where(zero, 0, a / torch.where(zero, 1, b))
 

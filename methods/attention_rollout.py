@@ -38,7 +38,7 @@ def attention_rollout(model: nn.Module, x: Float[Tensor, "B C H W"], target: Tar
     with torch.set_grad_enabled(x.requires_grad):
         _, maps = attention(model, x)  # L of B heads T T
         W = [at_least_float32(W_att).mean(dim=1) for W_att in maps]  # L of B T T
-        I = torch.eye(W[0].shape[-1], device=x.device, dtype=W[0].dtype)  # noqa: E741
+        I = torch.eye(W[0].shape[-1], device=x.device, dtype=W[0].dtype)
         rollout = I  # T T
         for W_att in W:
             rollout = (0.5 * W_att + 0.5 * I) @ rollout  # B T T   eq. 1

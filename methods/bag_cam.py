@@ -10,7 +10,7 @@ A^k     k-th feature map                                 A[:, k]
 GAP     mean over the positions                          .mean
 
 Differs from the paper: follows the authors' released code (BagCAMs, libs/cams), whose formula this is. The gradient of
-log y is taken as (dy / dA) / y, which a negative score has too, and is 0 where y is 0.
+log y starts as 1 / y, which a negative score has too, and as 0 where y is 0.
 Differs from other code: riverback leaves out the logarithm and the guided ReLUs.
 Good to know: behind the network's last ReLU there is nothing to guide, and a model without any is refused: guided=False
 takes the plain gradient instead.
@@ -18,12 +18,13 @@ takes the plain gradient instead.
 
 import contextlib
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._registry import method
 from methods._rules import relu_backward
-from methods._torch import Target, activation_and_gradient, ratio
+from methods._torch import Target, activation_and_gradient, score
 from methods.guided_backprop import guided as guided_rule
 
 
@@ -41,8 +42,12 @@ def bag_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, guided: bool = True
 ) -> Float[Tensor, "B 1 h w"]:
     """One localizer per position of `layer`, all of them summed."""
+
+    def log_y(logits: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
+        y = score(logits, target)
+        return torch.where(y == 0, 1, y).abs().log()
+
     with relu_backward(guided_rule) if guided else contextlib.nullcontext():
-        y, A, dy_dA = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
-    G = ratio(dy_dA, y[:, None, None, None])  # B K h w
+        _, A, G = activation_and_gradient(model, x, log_y, layer)  # B, B K h w, B K h w
     w = (G * A + 1).mean(dim=(2, 3), keepdim=True)  # B K 1 1
     return (w * G * A).relu().sum(dim=1, keepdim=True)  # B 1 h w

@@ -14,8 +14,9 @@ e       step of the difference quotient                 grad_step
 G_sigma Gaussian blur, zeros outside the image          gaussian(sigma, H), gaussian(sigma, W): rows, then columns
 
 Differs from the paper: the blur is cut off at 4 sigma and its steps are even in sigma, as in the authors' code.
-Differs from other code: PAIR's BlurIG(sqrt=True, batch_size > 1) takes the width of a batch's last step for all of it.
-Ports with reflecting borders, or with a kernel of int(4 sigma + .5) taps (that is scipy's radius), blur differently.
+Differs from other code: PAIR's BlurIG(sqrt=True, batch_size > 1) takes the width of a batch's last step for all of it,
+and subtracts blurred images, which loses digits in float32; here kernels are subtracted, in float64. Ports with
+reflecting borders, or with int(4 sigma + .5) taps (that is the radius of scipy's kernel), blur differently.
 Good to know: the map sums to F(x) - F(L(max)) as s grows. Outside a normalised image lies its mean colour, 0. Below
 sigma = 0.125 the cut-off blur is the identity, so the first of the s terms is 0.
 """
@@ -57,7 +58,7 @@ def blur_ig(
     for part in chunks(steps, chunk, len(x)):
         rows, rows_e = (gaussian(s, H)[:, None, None] for s in (sigma[part], sigma[part] + grad_step))  # k 1 1 H H
         cols, cols_e = (gaussian(s, W)[:, None, None] for s in (sigma[part], sigma[part] + grad_step))  # k 1 1 W W
-        d_rows, d_cols = (rows_e - rows) / grad_step, (cols_e - cols) / grad_step  # in float64: L(sigma + e) is near L
+        d_rows, d_cols = (rows_e - rows) / grad_step, (cols_e - cols) / grad_step  # float64: they are close
         L = rows.to(a) @ a @ cols.to(a)  # k B C H W
         dL = d_rows.to(a) @ a @ cols_e.to(a) + rows.to(a) @ a @ d_cols.to(a)  # k B C H W   dL/dsigma
         dF = gradients(model, L.to(x.dtype), target)  # k B C H W   dF/dL

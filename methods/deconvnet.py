@@ -36,7 +36,7 @@ def rectified(own: Tensor, R: Tensor) -> Tensor:
     needs="relu",
     architectures=("cnn",),
     verified=("captum", "literal"),
-    fails={"model_randomization": "Nie et al. 2018, theorem 2"},
+    fails={"model_randomization": "nie2018theoretical"},
 )
 def deconvnet(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B C H W"]:
     """The signal projected back to the image, rectified at every ReLU."""

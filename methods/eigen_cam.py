@@ -11,7 +11,7 @@ L       map, on the layer's grid                         returned
 
 Differs from the paper: the sign of v_1, which a decomposition leaves open, is fixed so that the map agrees with the
 summed activation (their product sums to >= 0); the map keeps its sign.
-Differs from other code: pytorch-grad-cam subtracts each channel's mean first (center=True), leaves the sign to the BLAS,
+Differs from other code: pytorch-grad-cam subtracts each channel's mean first (center=True), leaves the sign open,
 so that its maps are inverted at times, and cuts at 0.
 Good to know: no class and no gradient is used: the same map for every target. Not differentiable: singular vectors of
 feature maps with equal singular values, 0 above all, have no derivative.
@@ -27,9 +27,9 @@ from methods._torch import Target, activation, at_least_float32
 
 def first_component(A: Float[Tensor, "B K h w"], center: bool) -> Float[Tensor, "B 1 h w"]:
     """A projected on its first right singular vector, positions as rows; per image, with the sign of sum_k A^k."""
-    O = A.flatten(2).transpose(1, 2)  # B hw K  # noqa: E741
+    O = A.flatten(2).transpose(1, 2)  # B hw K
     total = O.sum(dim=2, keepdim=True)  # B hw 1
-    O = O - O.mean(dim=1, keepdim=True) if center else O  # noqa: E741
+    O = O - O.mean(dim=1, keepdim=True) if center else O
     U, S, _ = torch.linalg.svd(O, full_matrices=False)
     L = U[:, :, :1] * S[:, None, :1]  # B hw 1   = O v_1
     sign = torch.where((L * total).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)  # B 1 1

@@ -11,10 +11,10 @@ b^l     its bias; batch norm: beta - mu gamma / sigma    b
 psi     |.|, min-max to [0, 1] over the layer, bilinear resize to the image       psi
 
 Differs from the paper: psi of a constant layer is 0. The last linear layer's bias is a number, not a map, and left out.
-Differs from other code: the authors add 1e-6 to the maximum in psi; pytorch-grad-cam and riverback rescale each channel,
+Differs from other code: the authors add 1e-6 to the maximum in psi; pytorch-grad-cam and riverback rescale by channel,
 miss subclasses of BatchNorm2d, and pair biases with gradients by position in two lists.
-Good to know: the first equation is exact on ReLU networks (test it with `full_gradients`); with SiLU, GELU or layer norm the
-non-linearities hold implicit biases, and the sum falls short.
+Good to know: the first equation is exact on ReLU networks (see `full_gradients`); SiLU, GELU and layer norm hold
+implicit biases, so that the sum falls short.
 """
 
 from typing import Any
@@ -87,7 +87,7 @@ def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B 
 def full_grad(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B 1 H W"]:
     """What the image and every bias contribute to the score, layer by layer at full resolution."""
     at_x, at_biases = full_gradients(model, x, target)  # B C H W, L of B K h w or B N
-    S, size = 0, (x.shape[2], x.shape[3])
+    S, size = torch.zeros(()), (x.shape[2], x.shape[3])
     for a in (at_x, *(b for b in at_biases if b.ndim == 4)):
         S = S + psi(a, size).sum(dim=1, keepdim=True)  # B 1 H W   section 4
     return S

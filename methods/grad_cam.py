@@ -31,9 +31,7 @@ from methods._torch import Target, activation_and_gradient
     signed=False,
     verified=("literal", "captum", "grad_cam", "torchcam"),
 )
-def grad_cam(
-    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str
-) -> Float[Tensor, "B 1 h w"]:
+def grad_cam(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str) -> Float[Tensor, "B 1 h w"]:
     """Where `layer` holds evidence for the target."""
     _, A, dy_dA = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
     alpha = dy_dA.mean(dim=(2, 3), keepdim=True)  # B K 1 1   eq. 1

@@ -36,7 +36,7 @@ def guided(own: Tensor, R: Tensor) -> Tensor:
     needs="relu",
     architectures=("cnn",),
     verified=("captum", "literal"),
-    fails={"model_randomization": "Adebayo et al. 2018, figure 2; Nie et al. 2018, theorem 1"},
+    fails={"model_randomization": "adebayo2018sanity, figure 2; nie2018theoretical"},
 )
 def guided_backprop(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B C H W"]:
     """The gradient, keeping only positive signals at every ReLU."""

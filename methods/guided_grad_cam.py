@@ -30,7 +30,7 @@ from methods.guided_backprop import guided_backprop
     needs="relu",
     architectures=("cnn",),
     verified=("captum", "literal"),
-    fails={"model_randomization": "Adebayo et al. 2018, figure 2"},
+    fails={"model_randomization": "adebayo2018sanity, figure 2"},
 )
 def guided_grad_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str

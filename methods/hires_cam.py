@@ -27,9 +27,7 @@ from methods._torch import Target, activation_and_gradient
     signed=True,
     verified=("literal", "grad_cam", "captum"),
 )
-def hires_cam(
-    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str
-) -> Float[Tensor, "B 1 h w"]:
+def hires_cam(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str) -> Float[Tensor, "B 1 h w"]:
     """Which positions of `layer` raise (or lower) the score."""
     _, A, ds_dA = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
     return (ds_dA * A).sum(dim=1, keepdim=True)  # B 1 h w

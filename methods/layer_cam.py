@@ -29,9 +29,7 @@ from methods._torch import Target, activation_and_gradient
     signed=False,
     verified=("literal", "grad_cam", "torchcam"),
 )
-def layer_cam(
-    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str
-) -> Float[Tensor, "B 1 h w"]:
+def layer_cam(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str) -> Float[Tensor, "B 1 h w"]:
     """Positions of `layer` whose increase would raise the score, weighted by how active they are."""
     _, A, g = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
     w = g.relu()  # B K h w

@@ -13,8 +13,8 @@ v       what the square is filled with                  value; 0 is grey, the me
 Differs from the paper: it draws F(x with w set to v) at each position of the square, and gives no size or stride.
 Size 15 is PAIR's default; stride 8 makes 784 windows of a 224 x 224 image, where PAIR's stride 1 makes 44,100.
 Differs from other code: PAIR adds overlapping windows up without dividing by their number, which favours the centre (a
-corner lies in one window). zennit's default hides all but the window. The windows are captum's: the last ones of a row
-and of a column are cut off at the edge.
+corner lies in one window). zennit's default hides all but the window. The windows are captum's (the last ones of a row
+and of a column are cut off at the edge), which rounds its map to float32.
 Good to know: one pixel's value mixes the effects of the squares around it, so the map is no sharper than the square.
 """
 

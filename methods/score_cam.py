@@ -13,12 +13,11 @@ X_b     baseline image                                   cancels in the softmax,
 
 Differs from the paper: where a channel is constant, H is 0.
 Differs from other code: the authors' code uses the softmax probability of the class as the weight itself (weights="raw"
-with a probability as target) and skips constant channels; pytorch-grad-cam and riverback resize masks with
-align_corners=True and build all K masked images at once (1.2 GB per image for resnet50's layer4).
+with a probability as target) and skips constant channels; torchcam rescales masks before resizing them;
+pytorch-grad-cam and riverback resize them with align_corners=True and build all K masked images at once (1.2 GB per
+image for resnet50's layer4).
 Good to know: masks multiply the normalised image, so what is hidden becomes the data set's mean colour.
 """
-
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -42,7 +41,7 @@ def score_cam(
     target: Target,
     *,
     layer: str,
-    weights: Literal["softmax", "raw"] = "softmax",
+    weights: str = "softmax",
     chunk: int = 16,
 ) -> Float[Tensor, "B 1 h w"]:
     """Feature maps weighted by the score of the image seen through each of them."""

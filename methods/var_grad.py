@@ -13,6 +13,7 @@ Differs from other code: no.
 Good to know: the mean cancels, so the map tells where the explanation is unstable rather than what it says.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ def var_grad(
     chunk: int = 8,
 ) -> Float[Tensor, "B K h w"]:
     """The variance of the map `of` over noisy copies of the image."""
-    n, mean, spread = 0, 0, 0
+    n, mean, spread = 0, torch.zeros(()), torch.zeros(())
     for X in noisy(x, samples, noise, seed, chunk):  # k B C H W   x + g_i
         for E in each(of, model, X, target):  # B K h w
             n, old = n + 1, mean

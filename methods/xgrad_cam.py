@@ -30,9 +30,7 @@ from methods._torch import Target, activation_and_gradient, ratio
     signed=False,
     verified=("literal", "grad_cam", "torchcam"),
 )
-def xgrad_cam(
-    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str
-) -> Float[Tensor, "B 1 h w"]:
+def xgrad_cam(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str) -> Float[Tensor, "B 1 h w"]:
     """Grad-CAM whose weights come closest to two axioms, sensitivity and conservation."""
     _, F, dS_dF = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
     alpha = ratio((F * dS_dF).sum(dim=(2, 3), keepdim=True), F.sum(dim=(2, 3), keepdim=True))  # B K 1 1

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 PAGE = 7.0  # page width in inches
 MARGIN, GAP, BAR = 0.02, 0.035, 1.3  # inches: page edge, between panels, colour bar
 TEXT = 6.5  # points
-DPI = 230  # a panel of the figures with seven columns then has about 224 x 224 pixels
+DPI = 225  # unless panels are so large that they can have one dot a pixel
+STEPS = 8  # colours of a map of pixels from 0 to 1
 LINE = 1.2 * TEXT / 72  # height of a line in inches
 CAMEL = r"(?<=[a-z])(?=[A-Z])"  # where a title may be broken: Layer|CAM
 BANNER = {"ha": "center", "va": "center", "fontsize": 13, "weight": "bold", "color": "#b2182b"}
@@ -35,10 +36,11 @@ ABOVE = {"ha": "center", "va": "bottom", "linespacing": 1.0}
 BELOW = {"ha": "center", "va": "top", "linespacing": 1.0}
 SIDEWAYS = {"ha": "right", "va": "center", "rotation": 90, "linespacing": 1.0, "multialignment": "center"}
 CAPTION = {"ha": "left", "va": "top", "linespacing": 1.2}
-COLOURS = LinearSegmentedColormap.from_list(
-    "against_for", ["#2166ac", "#92c5de", "#ffffff", "#f4a582", "#b2182b"], N=25
+COLOURS = LinearSegmentedColormap.from_list("against_for", ["#2166ac", "#92c5de", "#ffffff", "#f4a582", "#b2182b"])
+SCALE = (
+    "Each map is divided by its own 99.5th percentile of |a|; colours run from -1 to 1 in every panel "
+    "(maps of pixels: in steps of 1/8)."
 )
-SCALE = "Each map is divided by its own 99.5th percentile of |a|; colours run from -1 to 1 in every panel."
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ def grid(blocks: Sequence[Block], caption: str, banner: str = "") -> Figure:
         left = MARGIN + (LINE * _lines(labels.values()) + 0.02 if any(labels) else 0.0)
         columns = max(len(b.header) for b in blocks)
         cell = min(1.1, (PAGE - left - MARGIN - GAP * (columns - 1)) / columns)
-        text = _wrapped(figure, caption, PAGE - left - BAR - 0.5)
+        text = _wrapped(figure, caption, PAGE - left - BAR - 0.9)
         # Draw with y in inches below the top edge; the height is known only at the end.
-        y, items = (0.35, [partial(_text, banner, PAGE / 2, 0.17, BANNER)]) if banner else (0.0, [])
+        y, items = (0.35, [partial(_text, banner, PAGE / 2, 0.17, BANNER)]) if banner else (0.03, [])
         for block in blocks:
             if block.title:
                 y += 1.6 * LINE
@@ -99,6 +101,8 @@ def grid(blocks: Sequence[Block], caption: str, banner: str = "") -> Figure:
                     items.append(partial(_text, below[-1], x + cell / 2, y + cell + 0.02, BELOW))
                 y += cell + GAP + (LINE * _lines(below) + 0.03 if any(below) else 0.0)
         y += 0.5 * LINE
+        side = max(len(p.rgb) for b in blocks for row in b.rows for p in row if p)
+        figure.set_dpi(side / cell if 0.8 < side / cell / DPI < 1.2 else DPI)
         items.append(partial(_text, text, left, y, CAPTION))
         items.append(partial(_colour_bar, PAGE - BAR - 0.4, y + 0.2 * LINE))
         figure.set_size_inches(PAGE, y + LINE * max(4, 1.05 * _lines([text]) + 0.5))
@@ -110,10 +114,10 @@ def grid(blocks: Sequence[Block], caption: str, banner: str = "") -> Figure:
 def write_png(figure: Figure, path: Path) -> None:
     """The figure as PNG, the same bytes for the same figure, in 64 levels a channel: two thirds of the size."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=figure.dpi, metadata={"Software": None})
     rgb = np.asarray(Image.open(buffer).convert("RGB"))  # H W 3
     levels = np.round(np.round(rgb / 255 * 63) / 63 * 255).astype(np.uint8)
-    Image.fromarray(levels).save(path, format="png", optimize=True, dpi=(DPI, DPI))
+    Image.fromarray(levels).save(path, format="png", optimize=True, dpi=(figure.dpi, figure.dpi))
 
 
 def _text(text: str, x: float, y: float, style: dict[str, Any], figure: Figure) -> None:
@@ -122,7 +126,7 @@ def _text(text: str, x: float, y: float, style: dict[str, Any], figure: Figure) 
 
 def _image(panel: Panel, x: float, y: float, side: float, figure: Figure) -> None:
     axes = _axes(figure, x, y, side, side)
-    native = panel.a is not None and not panel.overlay and 0.9 < DPI * side / len(panel.a) < 1.1
+    native = round(figure.dpi * side) == len(panel.rgb)
     axes.imshow(_pixels(panel), interpolation="nearest" if native else "antialiased", aspect="auto")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -149,8 +153,10 @@ def _pixels(panel: Panel) -> Float[np.ndarray, "H W 3"]:
     a = panel.a.detach().float().cpu()[None, None]  # 1 1 h w
     if panel.overlay:
         a = F.interpolate(a, size=photo.shape[:2], mode="bilinear", align_corners=False)
-    a = a[0, 0].numpy() / (scale(panel.a) or 1.0)
-    colour = COLOURS((a.clip(-1, 1) + 1) / 2)[..., :3]  # H W 3
+    a = (a[0, 0].numpy() / (scale(panel.a) or 1.0)).clip(-1, 1)
+    if not panel.overlay:
+        a = np.round(a * STEPS) / STEPS  # noise in 17 colours takes half the bytes
+    colour = COLOURS((a + 1) / 2)[..., :3]  # H W 3
     if not panel.overlay:
         return colour
     grey = photo @ np.array([0.299, 0.587, 0.114])  # H W
@@ -162,7 +168,7 @@ def _lines(texts: Iterable[str]) -> int:
 
 
 def _wrapped(figure: Figure, text: str, width: float) -> str:
-    """Break lines at spaces, after hyphens and at \\0, so that none is wider than `width` inches if that can be."""
+    """Break lines at spaces, hyphens and NUL characters, so that none is wider than `width` inches if that can be."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     probe = figure.text(0, 0, "")
 

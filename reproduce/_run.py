@@ -26,10 +26,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from _plot import Panel, scale, write_png
-from images import Photo
 from matplotlib.figure import Figure
-from models import Loaded
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -37,7 +34,10 @@ from tqdm import tqdm
 import images
 import methods
 import models
+from _plot import Panel, scale, write_png
+from images import Photo
 from methods._layers import default_layer
+from models import Loaded
 
 FIGURES = ROOT / "figures"
 PACKAGES = ("torch", "timm", "numpy", "matplotlib", "pillow", "scikit-image", "scikit-learn", "huggingface_hub")
@@ -156,7 +156,13 @@ def subjects(run: Run, loaded: Loaded) -> list[Subject]:
 
 
 def explain(
-    run: Run, loaded: Loaded, name: str, rows: Sequence[Subject], *, layer: str | None = None, **params: Any
+    run: Run,
+    loaded: Loaded,
+    name: str,
+    rows: Sequence[Subject],
+    *,
+    layer: str | None = None,
+    **params: Any,  # noqa: ANN401
 ) -> list[Panel | None]:
     """One method on all rows, in one batch: a panel per row. What was run and the maps go into the sidecar.
 
@@ -220,7 +226,7 @@ def _record(
         params = {"layer": default_layer(loaded.model, (3, *loaded.preprocessing.size)), **params}
     run.methods.setdefault(
         name,
-        {"params": _plain(m.params | params), "source_sha256": _sha256(Path(sys.modules[m.fn.__module__].__file__))},
+        {"params": _plain(m.params | params), "source_sha256": _sha256(ROOT / "methods" / f"{name}.py")},
     )
     for row, panel in zip(rows, panels, strict=True):
         assert panel.a is not None

@@ -1,16 +1,24 @@
-"""Class activation maps on photographs: the last layer and an earlier stage, and one picture explained for two classes."""
-
-import _run  # first: puts the repository on the path
+"""Class activation maps on photographs: the last layer an earlier stage, and one picture for two classes."""
 
 import _plot
+import _run  # puts the repository on the path
 import models
 from methods import METHODS
 from methods._layers import default_layer
 
-ORDER = (
-    "cam grad_cam grad_cam_plus_plus xgrad_cam hires_cam layer_cam eigen_cam eigen_grad_cam bag_cam "
-    "score_cam ablation_cam"
-).split()
+ORDER = [
+    "cam",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "xgrad_cam",
+    "hires_cam",
+    "layer_cam",
+    "eigen_cam",
+    "eigen_grad_cam",
+    "bag_cam",
+    "score_cam",
+    "ablation_cam",
+]
 NOT_EARLIER = {"cam"}  # defined at the last layer only
 NOT_QUICK = {"score_cam"}  # at the last layer: a forward pass of the whole network per channel
 
@@ -44,8 +52,9 @@ def main() -> None:
     ]
     caption = (
         f"{loaded.note}. Below each photograph: its top class and probability. That class is explained; the composite "
-        f"is explained for the top class of each of its two photographs, named at the left. {_plot.SCALE} The maps are on the layer's "
-        "grid, resized bilinearly over the photograph. CAM is defined at the last layer only." + _run.refusals(run)
+        f"is explained for the top class of each of its two photographs, named at the left. {_plot.SCALE} "
+        "The maps are on the layer's grid, resized bilinearly over the photograph. CAM is of the last layer only."
+        + _run.refusals(run)
     )
     _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)
 

@@ -1,14 +1,14 @@
 """Gradient-type maps x class activation maps: each cell is the product of its row and its column."""
 
 from functools import partial
-
-import _run  # first: puts the repository on the path
+from typing import Any
 
 import _plot
+import _run  # puts the repository on the path
 from methods import METHODS
 
-OF = "gradient input_x_gradient smooth_grad_squared integrated_gradients guided_backprop".split()  # rows
-CAMS = "grad_cam grad_cam_plus_plus hires_cam layer_cam ablation_cam".split()  # columns
+OF = ["gradient", "smooth_grad_squared", "integrated_gradients", "guided_backprop"]  # rows
+CAMS = ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "ablation_cam"]  # columns
 
 
 def main() -> None:
@@ -16,14 +16,14 @@ def main() -> None:
     run = _run.start(__file__, __doc__, photos="chelsea_coffee", quick_photos="coffee")
     loaded = _run.load(run)
     rows = _run.subjects(run, loaded)[-1:]
-    of, cams = (OF[::4], CAMS[:2]) if run.args.quick else (OF, CAMS)
+    of, cams = (OF[::3], CAMS[:2]) if run.args.quick else (OF, CAMS)
     run.bar.reset(total=(1 + len(of)) * (1 + len(cams)))
 
     (photograph,) = _run.photographs(rows)
     grid = [[photograph, *(_run.explain(run, loaded, cam, rows)[0] for cam in cams)]]
     for name in of:
         m = METHODS[name]
-        options = {k: v for k, v in _run.QUICK.items() if k in m.params} if run.args.quick else {}
+        options: dict[str, Any] = {k: v for k, v in _run.QUICK.items() if k in m.params} if run.args.quick else {}
         options |= {"seed": run.args.seed} if "seed" in m.params else {}
         line = _run.explain(run, loaded, name, rows, **options)
         for cam in cams:

@@ -1,14 +1,23 @@
 """Gradients, integrated paths and backward rules on photographs, for each photograph's top class."""
 
-import _run  # first: puts the repository on the path
-
 import _plot
+import _run  # puts the repository on the path
 from methods import METHODS
 
-ORDER = (
-    "gradient input_x_gradient smooth_grad smooth_grad_squared var_grad integrated_gradients "
-    "blur_ig guided_ig xrai guided_backprop deconvnet full_grad"
-).split()
+ORDER = [
+    "gradient",
+    "input_x_gradient",
+    "smooth_grad",
+    "smooth_grad_squared",
+    "var_grad",
+    "integrated_gradients",
+    "blur_ig",
+    "guided_ig",
+    "xrai",
+    "guided_backprop",
+    "deconvnet",
+    "full_grad",
+]
 FAMILIES = {"gradient", "path", "backprop-rule"}
 COLUMNS = 6  # methods side by side; the others follow below
 
@@ -32,7 +41,7 @@ def main() -> None:
     ]
     caption = (
         f"{loaded.note}. Below each photograph: its top class and probability; that class is explained. {_plot.SCALE} "
-        "Maps of pixels are summed over the colour channels and drawn on white; maps of one channel tint the photograph."
+        "Maps of pixels are summed over the colour channels and drawn on white; others tint the photograph."
         + _run.refusals(run)
     )
     _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)

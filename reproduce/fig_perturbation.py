@@ -1,8 +1,7 @@
-"""Methods that change the input or a layer and watch the score: occlusion at several window sizes, masks, ablations."""
-
-import _run  # first: puts the repository on the path
+"""Methods that change the input or a layer and watch the score: occlusion, masks, ablations."""
 
 import _plot
+import _run  # puts the repository on the path
 from methods import METHODS
 
 WINDOWS = [(15, 8), (32, 16), (32, 32), (64, 16)]  # size, stride in pixels
@@ -28,8 +27,8 @@ def main() -> None:
     block = _plot.Block(header, list(zip(_run.photographs(rows), *columns, strict=True)), _run.labels(rows))
     caption = (
         f"{loaded.note}. Below each photograph: its top class and probability. That class is explained; the composite "
-        f"is explained for the top class of each of its two photographs, named at the left. {_plot.SCALE} Occlusion fills the window with "
-        "the mean colour." + _run.refusals(run)
+        f"is explained for the top class of each of its two photographs, named at the left. {_plot.SCALE} "
+        "Occlusion fills the window with the mean colour." + _run.refusals(run)
     )
     _run.save(run, _plot.grid([block], caption, _run.banner(run)), caption)
 

@@ -4,13 +4,21 @@ No pretrained transformer comes with the repository, so without --model the weig
 With weights at hand: python reproduce/fig_transformers.py --model vit_base_patch16_224,swin_tiny_patch4_window7_224
 """
 
-import _run  # first: puts the repository on the path
-
 import _plot
+import _run  # puts the repository on the path
 from methods import METHODS
 
 TAGS = "vit_tiny_patch16_224,swin_tiny_patch4_window7_224"
-ORDER = "gradient smooth_grad integrated_gradients grad_cam grad_cam_plus_plus hires_cam layer_cam eigen_cam".split()
+ORDER = [
+    "gradient",
+    "smooth_grad",
+    "integrated_gradients",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "hires_cam",
+    "layer_cam",
+    "eigen_cam",
+]
 
 
 def main() -> None:

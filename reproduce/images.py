@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from models import Loaded, Preprocessing
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from models import Loaded, Preprocessing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 

@@ -1,4 +1,4 @@
-"""The only place that knows weights: which file, where it comes from, what was loaded, how images are prepared for it."""
+"""The only place that knows weights: which file, from where, what was loaded, how its images are prepared."""
 
 import difflib
 import hashlib
@@ -15,7 +15,8 @@ import timm
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from jaxtyping import Float
-from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data.config import resolve_model_data_config
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
 # The papers' network: torchvision's first recipe. timm's bare `resnet50` is `.a1_in1k`, another recipe.
@@ -166,7 +167,7 @@ def _loaded(
     count = int(getattr(model, "num_classes", 0))
     if count == 0:
         raise ValueError(f"model: {tag} has no classification head; choose a classifier")
-    cfg = timm.data.resolve_model_data_config(model)
+    cfg = resolve_model_data_config(model)
     mean, std = mean_std or (cfg["mean"], cfg["std"])
     prep = Preprocessing(
         tuple(mean), tuple(std), tuple(cfg["input_size"][1:]), float(cfg["crop_pct"]), cfg["interpolation"]
@@ -196,7 +197,7 @@ def _weights_file(name: str, weights_dir: str | Path | None) -> tuple[Path, str]
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None or not (cfg.url or cfg.hf_hub_id):
         raise FileNotFoundError(f"model: timm has no pretrained weights for {name}; ask for --weights random")
-    url_file = (cfg.url or "").rpartition("/")[2]
+    url_file = str(cfg.url or "").rpartition("/")[2]
     if weights_dir is not None:
         wanted = [n for n in (url_file, f"{name}.safetensors", f"{name}.pth") if n]
         for file in (Path(weights_dir) / n for n in wanted):
@@ -251,7 +252,7 @@ def _reachable(url: str) -> bool:
 
 
 def _check_hash(file: Path) -> None:
-    """Refuse a file whose sha256 is not the one its name promises (`name-0676ba61.pth`, or a blob of the hub's cache)."""
+    """Refuse a file whose sha256 is not the one its name promises (`x-0676ba61.pth`, or a blob of the hub cache)."""
     promised = re.search(r"(?:^|-)([0-9a-f]{64}|[0-9a-f]{8})(?:\.\w+)?$", file.resolve().name)
     if promised is None:
         return

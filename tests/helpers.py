@@ -1,6 +1,7 @@
 """Shared by the tests: methods with small keywords, images and classes."""
 
 import torch
+
 from methods._layers import default_layer
 
 SMALL = {"samples": 3, "steps": 4, "size": 12, "stride": 8, "chunk": 4}

@@ -84,13 +84,19 @@ class Tiny(nn.Module):
 
 
 def _vit(**kwargs):
-    sizes = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=2, num_classes=10)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 10}
     return timm.create_model("vit_tiny_patch16_224", **sizes | kwargs)
 
 
 def _swin():
     return timm.create_model(
-        "swin_tiny_patch4_window7_224", img_size=32, window_size=4, embed_dim=12, depths=(2, 1), num_heads=(2, 2), num_classes=10
+        "swin_tiny_patch4_window7_224",
+        img_size=32,
+        window_size=4,
+        embed_dim=12,
+        depths=(2, 1),
+        num_heads=(2, 2),
+        num_classes=10,
     )
 
 

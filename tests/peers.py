@@ -1,8 +1,9 @@
 """How tests/reference calls the other libraries: raw maps, before their own clipping, resizing and rescaling."""
 
 import torch
-from helpers import not_in_place
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from helpers import not_in_place
 
 CNN = {"relu", "relu_module", "relu_functional", "relu_tensor", "relu6", "elu", "silu_se", "gelu_ln"}
 
@@ -22,7 +23,7 @@ def grad_cam_package(cls, model, x, target, layer, **options):
     cam.outputs = cam.activations_and_grads(x)
     sum(t(y) for t, y in zip(targets, cam.outputs, strict=True)).backward()
     A, g = (v[0].numpy() for v in (cam.activations_and_grads.activations, cam.activations_and_grads.gradients))
-    raw = cam.get_cam_image(x, model.get_submodule(layer), targets, A, g)
+    raw = cam.get_cam_image(x, model.get_submodule(layer), targets, A, g, False)
     return torch.as_tensor(raw)[:, None]
 
 

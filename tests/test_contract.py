@@ -5,12 +5,12 @@ import warnings
 
 import pytest
 import torch
-from helpers import CLASSES, SEGMENTS, bound, hooks, images
-from nets import KIND, MAKE, RELU, applies, net
 from torch.overrides import _get_current_function_mode_stack
 
 import methods
+from helpers import CLASSES, SEGMENTS, bound, hooks, images
 from methods import METHODS
+from nets import KIND, MAKE, RELU, applies, net
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -94,7 +94,9 @@ def test_neighbours_in_the_batch_do_not_matter(m, name):
     f = bound(m, model)
     together = f(model, x, CLASSES)
     for i in range(len(x)):
-        torch.testing.assert_close(together[i : i + 1], f(model, x[i : i + 1], CLASSES[i : i + 1]), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            together[i : i + 1], f(model, x[i : i + 1], CLASSES[i : i + 1]), rtol=1e-6, atol=1e-9
+        )
     loud = torch.cat([x[:1], 5 * x[1:] + 1])
     torch.testing.assert_close(together[0], f(model, loud, CLASSES)[0], rtol=1e-6, atol=1e-9)
 

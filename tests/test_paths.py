@@ -72,7 +72,6 @@ VARIANTS = {
 CASES = [(m, r, v) for m, variants in VARIANTS.items() for r in METHODS[m].verified for v in variants]
 
 
-@pytest.mark.reference
 @pytest.mark.parametrize(("m", "r", "keywords"), CASES, ids=[f"{m}-{r}-{i}" for i, (m, r, _) in enumerate(CASES)])
 def test_equals_reference(m, r, keywords, net, batch):
     keywords = dict(keywords)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CLASSES, SEGMENTS, bound, images
-from nets import applies, net
 
+from helpers import CLASSES, SEGMENTS, bound, images
 from methods import METHODS
+from nets import applies, net
 
 
 def references(m):

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from peers import at, grad_cam_package, on
 from pytorch_grad_cam import AblationCAM
 from pytorch_grad_cam.ablation_layer import AblationLayer
+
+from peers import at, grad_cam_package, on
 
 
 def literal(model, x, target, *, layer, chunk=512):

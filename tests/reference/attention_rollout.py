@@ -5,7 +5,7 @@ import torch
 
 
 def _attention(model, x):
-    """softmax(QK^T / sqrt d) of every block, from the weights of its qkv layer and the block's own input: B heads T T."""
+    """softmax(QK^T / sqrt d) of every block, from its qkv layer and its own input: B heads T T."""
     maps, handles = [], []
 
     def read(module, args):

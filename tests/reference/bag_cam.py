@@ -2,6 +2,7 @@
 
 import torch
 from captum.attr import GuidedBackprop
+
 from helpers import not_in_place
 
 
@@ -9,7 +10,7 @@ def literal(model, x, target, *, layer):
     """Forward and backward with captum's hooks on every ReLU; the formula position by position."""
     model = not_in_place(model)
     guided = GuidedBackprop(model)
-    guided._register_hooks()
+    model.apply(guided._register_hooks)
     kept = {}
     handle = model.get_submodule(layer).register_forward_hook(lambda _m, _a, out: kept.__setitem__("A", out))
     logits = model(x)

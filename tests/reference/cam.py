@@ -1,8 +1,9 @@
 """CAM, by torchcam, and written out literally."""
 
 import torch
-from peers import CNN, at, on, torchcam_package
 from torchcam.methods import CAM
+
+from peers import CNN, at, on, torchcam_package
 
 
 @on(*CNN)

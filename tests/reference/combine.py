@@ -1,6 +1,7 @@
 """The product of a gradient map and a CAM, by hand."""
 
 import torch
+
 from peers import at
 
 

@@ -2,9 +2,10 @@
 
 import torch
 from captum.attr import Deconvolution
+from torch import nn
+
 from helpers import not_in_place
 from peers import on
-from torch import nn
 
 
 @on("relu", "relu_module")  # captum hooks nn.ReLU modules only

@@ -2,8 +2,9 @@
 
 import numpy as np
 import torch
-from peers import at, grad_cam_package
 from pytorch_grad_cam import EigenGradCAM
+
+from peers import at, grad_cam_package
 
 
 def _first(O):

@@ -1,9 +1,10 @@
 """FullGrad, by module hooks, layer by layer, with the authors' post-processing."""
 
 import torch
+from torch import nn
+
 from helpers import not_in_place
 from peers import on
-from torch import nn
 
 
 @on("relu", "silu_se")

@@ -2,9 +2,10 @@
 
 import torch
 from captum.attr import LayerGradCam
-from peers import CNN, at, grad_cam_package, on, torchcam_package
 from pytorch_grad_cam import GradCAM
 from torchcam import methods as _torchcam
+
+from peers import CNN, at, grad_cam_package, on, torchcam_package
 
 
 def literal(model, x, target, *, layer):

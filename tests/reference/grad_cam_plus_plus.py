@@ -3,8 +3,9 @@
 import math
 
 import torch
-from peers import at, grad_cam_package
 from pytorch_grad_cam import GradCAMPlusPlus
+
+from peers import at, grad_cam_package
 
 
 def literal(model, x, target, *, layer):

@@ -17,7 +17,8 @@ def saliency(model, x, target):
         (g,) = torch.autograd.grad(model(xb)[:, call_model_args].sum(), xb)
         return {INPUT_OUTPUT_GRADIENTS: g.numpy()}
 
-    return torch.stack([torch.tensor(GradientSaliency().GetMask(i.numpy(), call, int(t))) for i, t in zip(x, target)])
+    pairs = zip(x.numpy(), target.tolist(), strict=True)
+    return torch.stack([torch.tensor(GradientSaliency().GetMask(image, call, t)) for image, t in pairs])
 
 
 def literal(model, x, target):

@@ -2,9 +2,10 @@
 
 import torch
 from captum.attr import GuidedBackprop
+from torch import nn
+
 from helpers import not_in_place
 from peers import on
-from torch import nn
 
 
 @on("relu", "relu_module")  # captum hooks nn.ReLU modules only
@@ -25,7 +26,10 @@ def literal(model, x, target):
         @staticmethod
         def backward(ctx, R):
             return torch.tensor(
-                [r if f > 0 and r > 0 else 0.0 for f, r in zip(ctx.f.flatten().tolist(), R.flatten().tolist(), strict=True)],
+                [
+                    r if f > 0 and r > 0 else 0.0
+                    for f, r in zip(ctx.f.flatten().tolist(), R.flatten().tolist(), strict=True)
+                ],
                 dtype=R.dtype,
             ).view_as(R)
 

@@ -2,6 +2,7 @@
 
 import torch
 from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam
+
 from helpers import not_in_place
 from peers import on
 

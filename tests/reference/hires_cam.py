@@ -2,9 +2,10 @@
 
 import torch
 from captum.attr import LayerGradientXActivation
+from pytorch_grad_cam import HiResCAM
+
 from helpers import not_in_place
 from peers import CNN, at, grad_cam_package, on
-from pytorch_grad_cam import HiResCAM
 
 
 def literal(model, x, target, *, layer):

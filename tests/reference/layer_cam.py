@@ -1,9 +1,10 @@
 """LayerCAM, by pytorch-grad-cam and torchcam, and written out literally."""
 
 import torch
-from peers import CNN, at, grad_cam_package, on, torchcam_package
 from pytorch_grad_cam import LayerCAM
 from torchcam import methods as _torchcam
+
+from peers import CNN, at, grad_cam_package, on, torchcam_package
 
 
 def literal(model, x, target, *, layer):

@@ -3,13 +3,20 @@
 import math
 
 import torch
-from peers import CNN, at, on, torchcam_package
 from torchcam import methods as _torchcam
 
+from peers import CNN, at, on, torchcam_package
 
-@on(*CNN)
+
+@on(*CNN, rtol=1e-6, atol=1e-8)  # its 1e-8 beside max - min
 def torchcam(model, x, target, *, layer, chunk=16):
-    return torchcam_package(_torchcam.ScoreCAM, model, x, target, layer)
+    """It rescales masks before it resizes them; the paper resizes first: hand it resized activations."""
+
+    class ResizeFirst(_torchcam.ScoreCAM):
+        def _normalize(self, cams, spatial_dims=None, eps=1e-8):
+            return super()._normalize(self._upsample(cams), spatial_dims, eps)
+
+    return torchcam_package(ResizeFirst, model, x, target, layer)
 
 
 def literal(model, x, target, *, layer, chunk=16):
@@ -19,7 +26,9 @@ def literal(model, x, target, *, layer, chunk=16):
         with torch.no_grad():
             C = []
             for k in range(len(A)):
-                up = torch.nn.functional.interpolate(A[k][None, None], size=x.shape[2:], mode="bilinear", align_corners=False)
+                up = torch.nn.functional.interpolate(
+                    A[k][None, None], size=x.shape[2:], mode="bilinear", align_corners=False
+                )
                 lo, hi = up.min(), up.max()
                 H = (up - lo) / (hi - lo) if hi > lo else torch.zeros_like(up)
                 difference = model(x[b : b + 1] * H) - model(torch.zeros_like(x[b : b + 1]))

@@ -1,9 +1,10 @@
 """XGrad-CAM, by pytorch-grad-cam and torchcam, and written out literally."""
 
 import torch
-from peers import CNN, at, grad_cam_package, on, torchcam_package
 from pytorch_grad_cam import XGradCAM
 from torchcam import methods as _torchcam
+
+from peers import CNN, at, grad_cam_package, on, torchcam_package
 
 # both add 1e-7 or 1e-8 to a sum of activations that can be small
 EPSILON = {"rtol": 1e-4, "atol": 1e-6}

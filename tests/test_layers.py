@@ -1,0 +1,192 @@
+"""The default layer of 19 families, tokens <-> grid, and the machinery that reads and edits a layer."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from helpers import CLASSES, hooks, images
+from methods import _layers
+from methods._torch import activation, activation_and_gradient, edited_scores
+from nets import net
+
+FAMILIES = {
+    "resnet50": ("layer4", "cnn"),
+    "vit_tiny_patch16_224": ("blocks.11.norm1", "vit"),  # patch tokens after it no longer reach the class token
+    "deit_tiny_distilled_patch16_224": ("blocks.11.norm1", "vit"),
+    "swin_tiny_patch4_window7_224": ("norm", "swin"),
+    "swinv2_tiny_window8_256": ("norm", "swin"),
+    "convnext_atto": ("norm_pre", "cnn"),
+    "tf_efficientnet_lite0": ("bn2", "cnn"),
+    "mobilenetv3_small_100": ("blocks", "cnn"),
+    "densenet121": ("features", "cnn"),
+    "vgg11_bn": ("features", "cnn"),
+    "regnety_002": ("final_conv", "cnn"),
+    "maxvit_tiny_rw_224": ("norm", "swin"),
+    "eva02_tiny_patch14_224": ("norm", "vit"),
+    "vit_base_patch16_siglip_224": ("norm", "vit"),
+    "inception_v3": ("Mixed_7c", "cnn"),
+    "pvt_v2_b0": ("stages", "swin"),
+    "edgenext_xx_small": ("norm_pre", "swin"),
+    "coat_lite_tiny": ("serial_blocks4.1.norm1", "cnn"),
+    "resnet18": ("layer4", "cnn"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_default_layer_without_a_table_of_models(name):
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=7)
+    model.train()
+    buffers = copy.deepcopy(dict(model.named_buffers()))
+    assert (_layers.default_layer(model), _layers.probe(model).architecture) == FAMILIES[name]
+    assert _layers.probe(model).classes == 7
+    assert model.training
+    assert all(m.training for m in model.modules())
+    assert hooks(model) == 0
+    assert all(torch.equal(b, dict(model.named_buffers())[k]) for k, b in buffers.items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_default_layer_of_a_model_that_is_not_from_timm():
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2)).eval()
+    assert _layers.default_layer(model, (3, 16, 16)) == "1"
+
+
+def test_no_default_layer_is_an_error_that_lists_candidates():
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 36, 9), nn.Linear(9, 2)).eval()
+    with pytest.raises(ValueError, match=r"layer: none found.*\['0', '1'\]"):
+        _layers.default_layer(model, (3, 8, 8))
+
+
+def test_the_probe_is_made_once_and_does_not_keep_the_model_alive():
+    model = net("relu")
+    _layers.default_layer(model, (3, 32, 32))
+    runs = []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    _layers.default_layer(model, (3, 32, 32))
+    assert not runs
+    before = len(_layers._PROBES)
+    del model
+    import gc
+
+    gc.collect()
+    assert len(_layers._PROBES) < before
+
+
+@pytest.mark.parametrize(
+    ("T", "size", "prefix", "grid"),
+    [
+        (196, (224, 224), 0, (0, 14, 14)),
+        (197, (224, 224), 1, (1, 14, 14)),
+        (198, (224, 224), 2, (2, 14, 14)),
+        (201, (224, 224), 5, (5, 14, 14)),  # class token and four registers
+        (197, (224, 224), 0, (1, 14, 14)),  # not declared: found
+        (281, (224, 320), 1, (1, 14, 20)),
+        (280, (320, 224), 1, (0, 20, 14)),  # declared, but this layer has none
+        (17, (32, 32), 1, (1, 4, 4)),
+    ],
+)
+def test_tokens_to_grid(T, size, prefix, grid):
+    assert _layers.token_grid(T, size, prefix) == grid
+
+
+def test_tokens_that_are_no_grid():
+    with pytest.raises(ValueError, match="130 tokens are not a grid over a 320 x 224 image"):
+        _layers.token_grid(130, (320, 224))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "at"),
+    [
+        ((2, 64, 7, 7), (224, 224), ("nchw", 0, 7, 7)),
+        ((2, 7, 7, 64), (224, 224), ("nhwc", 0, 7, 7)),
+        ((2, 64, 7, 10), (224, 320), ("nchw", 0, 7, 10)),
+        ((2, 10, 7, 64), (320, 224), ("nhwc", 0, 10, 7)),
+        ((2, 56, 56, 56), (224, 224), ("nchw", 0, 56, 56)),  # a tie: the usual layout
+        ((2, 64, 8, 10), (225, 300), ("nchw", 0, 8, 10)),  # sizes were rounded
+        ((2, 50, 64), (224, 224), ("tokens", 1, 7, 7)),
+    ],
+)
+def test_layouts_and_back(shape, size, at):
+    out = torch.randn(shape)
+    got = _layers.layout(out, size, nn.Identity())
+    assert got == at
+    A = _layers.to_grid(out, got)
+    assert A.shape[-2:] == at[2:]
+    assert torch.equal(_layers.from_grid(A, out, got), out)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu_ln", "vit", "vit_avg", "swin"])
+def test_reading_a_layer_does_not_change_what_comes_after(name):
+    model, x = net(name), images()
+    layer = _layers.default_layer(model, (3, 32, 32))
+    logits, A = activation(model, x, layer)
+    assert A.shape[0] == 3
+    assert A.shape[2:] == (4, 4)
+    torch.testing.assert_close(logits, model(x))
+
+
+LAYERS = [
+    ("relu", "layer3"),
+    ("relu", "layer3.bn2"),
+    ("vit", "blocks.1"),
+    ("vit", "blocks.1.norm1"),
+    ("swin", "layers.0"),
+]
+
+
+@pytest.mark.parametrize(("name", "layer"), LAYERS)
+def test_edited_copies_equal_one_run_each(name, layer):
+    """Also inside a block, where a branch around the layer makes the batch sizes disagree."""
+    model, x = net(name), images()
+    _, A = activation(model, x, layer)
+    factors = torch.tensor([0.0, 0.5, 1.0, 2.0], dtype=x.dtype)
+    with torch.no_grad():
+        got = edited_scores(model, x, CLASSES, layer, lambda A: factors[:, None, None, None, None] * A, 4)
+    assert got.shape == (4, 3)
+    torch.testing.assert_close(got[2], model(x).gather(1, CLASSES[:, None])[:, 0])
+
+    def scale(_module, _args, out, f):
+        grid = _layers.layout(out, (32, 32), model)
+        return _layers.from_grid(f * _layers.to_grid(out, grid), out, grid)
+
+    for i, f in enumerate(factors):
+        handle = model.get_submodule(layer).register_forward_hook(lambda m, a, o, f=f: scale(m, a, o, f))
+        torch.testing.assert_close(got[i], model(x).gather(1, CLASSES[:, None])[:, 0])
+        handle.remove()
+    assert A.shape[0] == 3
+
+
+def test_the_stem_runs_once_on_the_batch():
+    model, x, seen = net("relu"), images(), []
+    model.conv1.register_forward_hook(lambda _m, _a, out: seen.append(len(out)))
+    with torch.no_grad():
+        edited_scores(model, x, CLASSES, "layer3", lambda A: A.expand(5, *A.shape), 5)
+    assert seen == [3]
+
+
+def test_no_graph_before_the_layer():
+    model, x, graph = net("relu"), images(), []
+    model.layer1.register_forward_hook(lambda _m, _a, out: graph.append(out.requires_grad))
+    activation_and_gradient(model, x, CLASSES, "layer3")
+    activation_and_gradient(model, x.requires_grad_(), CLASSES, "layer3")
+    assert graph == [False, True]
+
+
+def test_a_layer_behind_the_last_attention_is_refused():
+    model = net("vit")
+    with pytest.raises(ValueError, match=r"layer: no position of 'blocks.2.norm2' .* such as 'blocks.2.norm1'"):
+        activation_and_gradient(model, images(), CLASSES, "blocks.2.norm2")
+
+
+def test_a_layer_without_a_grid_or_run_twice_is_refused():
+    with pytest.raises(ValueError, match=r"layer: 'fc': its output \(\(3, 10\)\) has no spatial grid"):
+        activation(net("relu"), images(), "fc")
+    model = net("relu")
+    model.layer3 = nn.Sequential(model.layer3, model.layer3)
+    with pytest.raises(ValueError, match=r"layer: 'layer3.0' ran 2 times"):
+        activation(model, images(), "layer3.0")
+    assert hooks(model) == 0
