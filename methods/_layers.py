@@ -70,11 +70,12 @@ def to_grid(out: Tensor, at: Layout) -> Float[Tensor, "B K h w"]:
     return out.permute(0, 3, 1, 2) if at.kind == "nhwc" else out
 
 
-def from_grid(A: Float[Tensor, "B K h w"], out: Tensor, at: Layout) -> Tensor:
-    """The inverse of `to_grid`, in memory of its own (in-place operations follow); prefix tokens come from `out`."""
+def from_grid(A: Float[Tensor, "nB K h w"], out: Tensor, at: Layout) -> Tensor:
+    """The inverse of `to_grid`, for n copies of the batch; prefix tokens come from `out`. May share memory with A."""
     if at.kind == "tokens":
-        return torch.cat([out[:, : at.prefix], A.flatten(2).transpose(1, 2)], dim=1)
-    return A.permute(0, 2, 3, 1).clone() if at.kind == "nhwc" else A.clone()
+        prefix = out[:, : at.prefix].repeat(len(A) // len(out), 1, 1)
+        return torch.cat([prefix, A.flatten(2).transpose(1, 2)], dim=1)
+    return A.permute(0, 2, 3, 1) if at.kind == "nhwc" else A
 
 
 def pooled_rows(model: nn.Module, prefix: int) -> slice:

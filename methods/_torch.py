@@ -152,7 +152,7 @@ def activation(
             torch.set_grad_enabled(True)  # from here on; the block below restores what was
             A = A.detach().requires_grad_()
         kept.append(A)
-        return _layers.from_grid(A, out, at)
+        return _layers.from_grid(A.clone(), out, at)  # in-place operations follow (timm: `x += shortcut`)
 
     with _at(model, layer, read), torch.set_grad_enabled(recording and x.requires_grad):
         logits = model(x)
@@ -205,7 +205,7 @@ def edited_scores(
     x: Float[Tensor, "B C H W"],
     target: Target,
     layer: str,
-    edit: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "n B K h w"]],
+    edit: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "n B K h w"]],  # returns memory of its own
     n: int,
 ) -> Float[Tensor, "n B"]:
     """Y with the output of `layer` replaced by each of n edited versions.
@@ -218,7 +218,7 @@ def edited_scores(
     def write(out: Tensor) -> Tensor:
         at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
         E = edit(_layers.to_grid(out[:B], at)).flatten(0, 1)  # nB K h w
-        return _layers.from_grid(E, out[:B].repeat(n, *[1] * (out.ndim - 1)), at)
+        return _layers.from_grid(E, out[:B], at)
 
     with torch.set_grad_enabled(x.requires_grad):
         try:

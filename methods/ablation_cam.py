@@ -41,8 +41,12 @@ def ablation_cam(
         K, y_k = A.shape[1], []
         for part in chunks(K, chunk, len(x)):
             k = torch.arange(K, device=x.device)[part]  # n
-            keep = (torch.arange(K, device=x.device) != k[:, None]).to(x.dtype)  # n K
-            ablate = lambda A, keep=keep: keep[:, None, :, None, None] * A  # noqa: E731   n B K h w
+
+            def ablate(A: Tensor, k: Tensor = k) -> Tensor:
+                copies = A.repeat(len(k), 1, 1, 1, 1)  # n B K h w
+                copies[torch.arange(len(k)), :, k] = 0
+                return copies
+
             y_k.append(edited_scores(model, x, target, layer, ablate, len(k)))  # n B
         w = ratio(y - torch.cat(y_k), y).T[:, :, None, None]  # B K 1 1
         L = (w * at_least_float32(A)).sum(dim=1, keepdim=True).relu()  # B 1 h w

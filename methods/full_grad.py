@@ -67,11 +67,15 @@ def full_gradients(
     return at_least_float32(df_dx) * x, terms if graph else [t.detach() for t in terms]
 
 
-def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B K H W"]:
-    """|a|, min-max over all channels and positions of an image, resized with aligned corners as the authors do."""
-    a = a.abs()
-    lo, hi = a.amin(dim=(1, 2, 3), keepdim=True), a.amax(dim=(1, 2, 3), keepdim=True)
-    return F.interpolate(ratio(a - lo, hi - lo), size=size, mode="bilinear", align_corners=True)
+def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B 1 H W"]:
+    """|a|, min-max over all channels and positions of an image, resized with aligned corners as the authors do.
+
+    Summed over the channels, and before the resizing, which is linear: 1 map to resize instead of K.
+    """
+    a, K = a.abs(), a.shape[1]
+    lo, hi = a.amin(dim=(1, 2, 3), keepdim=True), a.amax(dim=(1, 2, 3), keepdim=True)  # B 1 1 1
+    a = ratio(a.sum(dim=1, keepdim=True) - K * lo, hi - lo)  # B 1 h w   = sum_k (a_k - lo) / (hi - lo)
+    return F.interpolate(a, size=size, mode="bilinear", align_corners=True)
 
 
 @method(
@@ -89,5 +93,5 @@ def full_grad(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> 
     at_x, at_biases = full_gradients(model, x, target)  # B C H W, L of B K h w or B N
     S, size = torch.zeros(()), (x.shape[2], x.shape[3])
     for a in (at_x, *(b for b in at_biases if b.ndim == 4)):
-        S = S + psi(a, size).sum(dim=1, keepdim=True)  # B 1 H W   section 4
+        S = S + psi(a, size)  # B 1 H W   section 4
     return S

@@ -10,7 +10,7 @@ Kapishnikov, Bolukbasi, Viegas, Terry. ICCV 2019. arXiv:1906.02825
 A       pixel attribution: Integrated Gradients, mean   attribution
         over a black and a white baseline
 s       one region of the segmentation                  segments[b][s]
-M       pixels covered so far                           all but u: their columns leave the masks s_M
+M       pixels covered so far                           M
 
 Differs from the paper: the numbers of the segmentation, the channel maximum in A and min_pixel_diff (a region that
 would add fewer pixels is dropped) are those of the authors' code (PAIR).
@@ -38,7 +38,7 @@ from methods.integrated_gradients import integrated_gradients
     title="XRAI",
     cite="kapishnikov2019xrai",
     family="path",
-    passes=("2 * steps if attribution is None else 0",) * 2,
+    passes=("2 * steps * (attribution is None)",) * 2,
     signed=True,
     verified=("literal", "saliency"),
     differentiable=False,  # segmentation and argmax

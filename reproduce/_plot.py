@@ -36,7 +36,9 @@ ABOVE = {"ha": "center", "va": "bottom", "linespacing": 1.0}
 BELOW = {"ha": "center", "va": "top", "linespacing": 1.0}
 SIDEWAYS = {"ha": "right", "va": "center", "rotation": 90, "linespacing": 1.0, "multialignment": "center"}
 CAPTION = {"ha": "left", "va": "top", "linespacing": 1.2}
-COLOURS = LinearSegmentedColormap.from_list("against_for", ["#2166ac", "#92c5de", "#ffffff", "#f4a582", "#b2182b"])
+COLOURS = LinearSegmentedColormap.from_list(
+    "negative_positive", ["#2166ac", "#92c5de", "#ffffff", "#f4a582", "#b2182b"], N=257
+)  # an odd number: 0 is white
 SCALE = (
     "Each map is divided by its own 99.5th percentile of |a|; colours run from -1 to 1 in every panel "
     "(maps of pixels: in steps of 1/8)."
@@ -64,8 +66,9 @@ class Block:
 
 
 def scale(a: Float[Tensor, "h w"]) -> float:
-    """What a map is divided by for display: the 99.5th percentile of |a|."""
-    return float(a.abs().double().quantile(0.995))
+    """What a map is divided by for display: the 99.5th percentile of |a|; the maximum where that is 0."""
+    size = a.abs().double()
+    return float(size.quantile(0.995)) or float(size.max())
 
 
 def grid(blocks: Sequence[Block], caption: str, banner: str = "") -> Figure:
@@ -130,6 +133,8 @@ def _image(panel: Panel, x: float, y: float, side: float, figure: Figure) -> Non
     axes.imshow(_pixels(panel), interpolation="nearest" if native else "antialiased", aspect="auto")
     axes.set_xticks([])
     axes.set_yticks([])
+    if panel.a is not None and not panel.a.any():
+        axes.text(0.5, 0.5, "all zero", transform=axes.transAxes, ha="center", va="center", weight="bold")
 
 
 def _colour_bar(x: float, y: float, figure: Figure) -> None:

@@ -90,7 +90,7 @@ def _packaged(name: str, prep: Preprocessing) -> Photo:
 
 
 def _own(file: Path, prep: Preprocessing) -> Photo:
-    return Photo(file.stem, _crop(_read(file), prep), {file.name: _sha256(file)}, "not stated", "the user's file")
+    return Photo(file.name, _crop(_read(file), prep), {file.name: _sha256(file)}, "not stated", "the user's file")
 
 
 def _composite(name: str, prep: Preprocessing) -> Photo:

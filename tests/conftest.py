@@ -1,8 +1,29 @@
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.use_deterministic_algorithms(True)
 torch.set_num_threads(1)  # tiny networks: threads cost more than they bring
+
+RATIOS: dict[str, float] = {}
+
+
+@pytest.fixture
+def record_ratio():
+    """Keeps a cost in forward passes for the summary below."""
+
+    def record(name, ratio):
+        RATIOS[name] = round(ratio, 2)
+        return RATIOS[name]
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter):
+    if RATIOS:
+        terminalreporter.section("median time, in forward passes of the same run")
+        for name, ratio in RATIOS.items():
+            terminalreporter.write_line(f"{ratio:9.2f} F  {name}")

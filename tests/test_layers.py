@@ -164,7 +164,7 @@ def test_the_stem_runs_once_on_the_batch():
     model, x, seen = net("relu"), images(), []
     model.conv1.register_forward_hook(lambda _m, _a, out: seen.append(len(out)))
     with torch.no_grad():
-        edited_scores(model, x, CLASSES, "layer3", lambda A: A.expand(5, *A.shape), 5)
+        edited_scores(model, x, CLASSES, "layer3", lambda A: A.repeat(5, 1, 1, 1, 1), 5)
     assert seen == [3]
 
 

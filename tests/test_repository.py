@@ -1,0 +1,83 @@
+"""What is written down and what is there are the same: references, README, docstrings, layout."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from methods import METHODS
+
+ROOT = Path(__file__).resolve().parent.parent
+BIB = (ROOT / "methods/references.bib").read_text()
+KEYS = re.findall(r"^@\w+\{(\w+),", BIB, re.M)
+FILES = sorted(p for p in (ROOT / "methods").glob("[a-z]*.py"))
+
+
+def test_a_file_is_a_function_is_a_registry_key():
+    assert [p.stem for p in FILES] == sorted(METHODS)
+    for name, m in METHODS.items():
+        assert m.fn.__name__ == m.name == name
+        assert m.fn.__doc__
+
+
+def test_every_citation_resolves_and_every_entry_is_used():
+    text = "\n".join(p.read_text() for p in (ROOT / "methods").glob("*.py"))
+    assert len(KEYS) == len(set(KEYS))
+    assert sorted(KEYS) == KEYS
+    assert {m.cite for m in METHODS.values()} <= set(KEYS)
+    assert not [k for k in KEYS if k not in text]
+    for entry in BIB.strip().splitlines():
+        assert re.search(r"title=\{.*author=\{.*year=\{\d{4}\}.*(eprint|doi|url)=\{", entry), entry
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_method_file_says_what_a_reader_needs(path):
+    doc = path.read_text().split('"""')[1]
+    for heading in ("Differs from the paper:", "Differs from other code:", "Good to know:"):
+        assert f"\n{heading}" in doc, heading
+    m = METHODS[path.stem]
+    year = re.search(rf"^@\w+\{{{m.cite}, .*year=\{{(\d+)\}}(?:.*eprint=\{{([\d.]+)\}})?", BIB, re.M)
+    assert year[1] in doc
+    if year[2]:
+        assert f"arXiv:{year[2]}" in doc
+    assert "=" in doc  # an equation
+    assert len(path.read_text().splitlines()) <= 130
+
+
+@pytest.mark.parametrize("readme", ["README.md"])
+def test_the_examples_run(readme):
+    torch.manual_seed(0)
+    scope = {}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / readme).read_text(), re.S)
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(block, scope)
+    assert scope["loss"].isfinite()
+
+
+def test_the_method_table_is_current():
+    command = [sys.executable, ROOT / "reproduce/readme_table.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_two_commands_are_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert "\npip install -r requirements.txt && python reproduce/fig_cam.py\n" in text
+    assert "\npip install -r requirements.txt -r tests/requirements.txt && pytest\n" in text
+
+
+def test_requirements_are_pinned_to_what_runs():
+    from importlib.metadata import version
+
+    for file in ("requirements.txt", "tests/requirements.txt"):
+        for name, pin in re.findall(r"^([\w-]+)==(\S+)", (ROOT / file).read_text(), re.M):
+            assert version(name).split("+")[0] == pin, name
+
+
+def test_versions_agree():
+    found = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    assert f"\nversion: {found}\n" in (ROOT / "CITATION.cff").read_text()
