@@ -3,7 +3,7 @@
 import difflib
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -122,7 +122,7 @@ def _check_target(m: Method, model: nn.Module, x: Tensor, target: Any) -> Target
         target = torch.full((len(x),), target, device=x.device)
     if not isinstance(target, Tensor):
         if callable(target):
-            return target
+            return cast("Target", target)
         raise TypeError(f"target: {kinds}, got {type(target).__name__}")
     if target.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
         raise TypeError(f"target: {kinds}, got a tensor of {target.dtype}")

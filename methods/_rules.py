@@ -6,6 +6,7 @@ and inside functional code. Compiled and scripted graphs are opaque to it: the f
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ Rule = Callable[..., Any]  # rule(op, *args, **kwargs) -> what the operation sha
 
 OPS: dict[str, set[Any]] = {
     "relu": {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh},
+    "other activation": {F.gelu, F.silu, F.mish, F.hardswish, F.elu, F.selu, F.celu, F.leaky_relu, F.prelu},
     "conv2d": {F.conv2d},
     "linear": {F.linear},
     "batch_norm": {F.batch_norm, torch.batch_norm},
@@ -67,10 +69,12 @@ def relu_backward(rule: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
     The forward pass and its graph are the true ones, and the rule ends with the block: a later backward pass, through a
     map that is part of a loss, differentiates the map as it is.
 
+    Warns if the model also has activations that are no ReLU: the rule leaves them as they are.
+
     Raises:
         ValueError: the block ran and met no ReLU.
     """
-    handles = []
+    handles, others = [], set()
 
     def relu(op: Any, f: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not (f.requires_grad and torch.is_grad_enabled()):
@@ -82,12 +86,19 @@ def relu_backward(rule: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
         handles.append(out.register_hook(arrived.append))
         return f.copy_(out) if out is f_ else out  # in-place forms change their argument
 
+    def note(op: Any, *args: Any, **kwargs: Any) -> Tensor:
+        others.add(op.__name__)
+        return op(*args, **kwargs)
+
     try:
-        with rules(relu=relu):
+        with rules(required=("relu",), **{"relu": relu, "other activation": note}):
             yield
     finally:
         for handle in handles:
             handle.remove()
+    if others:
+        message = f"model: besides ReLU it has {', '.join(sorted(others))}, which this method's rule leaves as they are"
+        warnings.warn(message, stacklevel=4)
 
 
 def explicit_attention(

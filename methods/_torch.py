@@ -51,7 +51,7 @@ def at_least_float32(a: Tensor) -> Tensor:
 
 
 def scores(model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target) -> Float[Tensor, "n B"]:
-    """Y of n versions of each image, in one forward pass."""
+    """The score y of n versions of each image, in one forward pass."""
     n, B = X.shape[:2]
     with torch.set_grad_enabled(X.requires_grad):
         return at_least_float32(score(model(X.flatten(0, 1)), tile(target, n))).unflatten(0, (n, B))
@@ -91,7 +91,7 @@ def chunks(n: int, chunk: int, batch: int) -> Iterator[slice]:
 def noisy(
     x: Float[Tensor, "B C H W"], samples: int, noise: float, seed: int, chunk: int
 ) -> Iterator[Float[Tensor, "k B C H W"]]:
-    """X + N(0, sigma^2) in chunks, `samples` in all; sigma = noise * (max - min) of each image.
+    """Noisy copies x + N(0, sigma^2) in chunks, `samples` in all; sigma = noise * (max - min) of each image.
 
     Each standard normal tensor C H W is drawn once and shared by the batch: what happens to an image depends on neither
     its neighbours nor the chunks.
@@ -208,7 +208,7 @@ def edited_scores(
     edit: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "n B K h w"]],  # returns memory of its own
     n: int,
 ) -> Float[Tensor, "n B"]:
-    """Y with the output of `layer` replaced by each of n edited versions.
+    """The score y with the output of `layer` replaced by each of n edited versions.
 
     The hook returns a batch n times as large as it got, so the network up to `layer` runs once on x, and only the rest
     on the n copies. Where a branch around the layer makes the batch sizes disagree, the whole network runs on all.

@@ -32,7 +32,7 @@ from methods._torch import Target, activation, at_least_float32, chunks, edited_
     verified=("literal", "grad_cam"),
 )
 def ablation_cam(
-    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, chunk: int = 512
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, chunk: int = 1024
 ) -> Float[Tensor, "B 1 h w"]:
     """Feature maps weighted by the share of the score that is lost without each of them."""
     with torch.set_grad_enabled(x.requires_grad):

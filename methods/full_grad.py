@@ -34,13 +34,15 @@ def full_gradients(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target
 ) -> tuple[Float[Tensor, "B C H W"], list[Float[Tensor, "B ..."]]]:
     """The terms of the first equation: (df/dx * x, [df/dz^l * b^l for each biased layer, B C h w or B N])."""
-    biased: list[tuple[Tensor, Tensor]] = []
+    terms: list[Tensor | None] = []
+    handles = []
 
     def keep(z: Tensor, b: Tensor | None) -> Tensor:
-        if b is None:
-            return z
-        biased.append((z, b))
-        return z.clone()  # in-place operations follow
+        if b is not None:
+            at = len(terms)
+            terms.append(None)  # filled on the way back, also if an in-place operation overwrites z by then
+            handles.append(z.register_hook(lambda df_dz: terms.__setitem__(at, at_least_float32(df_dz) * b)))
+        return z
 
     def conv2d(op: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         return keep(op(input, weight, bias, *args, **kwargs), None if bias is None else bias[:, None, None])
@@ -60,11 +62,14 @@ def full_gradients(
 
     graph = x.requires_grad
     X = x if graph else x.detach().requires_grad_()
-    with rules(required=("conv2d",), conv2d=conv2d, linear=linear, batch_norm=batch_norm, attention=refuse):
-        y = score(model(X), target)  # B
-    df_dx, *df_dz = torch.autograd.grad(y.sum(), [X, *(z for z, _ in biased)], create_graph=graph, allow_unused=True)
-    terms = [at_least_float32(g) * b for g, (_, b) in zip(df_dz, biased, strict=True) if g is not None]
-    return at_least_float32(df_dx) * x, terms if graph else [t.detach() for t in terms]
+    try:
+        with rules(required=("conv2d",), conv2d=conv2d, linear=linear, batch_norm=batch_norm, attention=refuse):
+            y = score(model(X), target)  # B
+        (df_dx,) = torch.autograd.grad(y.sum(), X, create_graph=graph)  # B C H W
+    finally:
+        for handle in handles:
+            handle.remove()
+    return at_least_float32(df_dx) * x, [t for t in terms if t is not None]
 
 
 def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B 1 H W"]:

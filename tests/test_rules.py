@@ -116,3 +116,10 @@ def test_in_place_relu_whose_result_is_not_used():
         assert y.tolist() == [0, 6]
         (g,) = torch.autograd.grad((y * torch.tensor([1.0, -1.0])).sum(), x)
     assert g.tolist() == [2, 0]
+
+
+def test_activations_that_the_rule_leaves_alone_are_warned_about():
+    model = net("relu")
+    model.layer2.act1 = torch.nn.SiLU()
+    with pytest.warns(UserWarning, match="model: besides ReLU it has silu, which this method's rule leaves"):
+        guided_backprop(model, images(), CLASSES)

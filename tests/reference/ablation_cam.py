@@ -8,7 +8,7 @@ from pytorch_grad_cam.ablation_layer import AblationLayer
 from peers import at, grad_cam_package, on
 
 
-def literal(model, x, target, *, layer, chunk=512):
+def literal(model, x, target, *, layer, chunk=1024):
     """Channel by channel, image by image, with the whole network run each time."""
     maps = []
     for b, (A, _, y) in enumerate(at(model, x, target, layer)):
@@ -35,7 +35,7 @@ def literal(model, x, target, *, layer, chunk=512):
 
 
 @on("relu", rtol=1e-4, atol=1e-5)  # sets a channel to 0 only where the layer's minimum is 0; scores are float32
-def grad_cam(model, x, target, *, layer, chunk=512):
+def grad_cam(model, x, target, *, layer, chunk=1024):
     if layer == "layer4.bn2":
         pytest.skip("pytorch-grad-cam ablates to minimum - 1e7 where activations can be negative")
     return grad_cam_package(AblationCAM, model, x, target, layer, ablation_layer=AblationLayer()).relu()
