@@ -49,5 +49,4 @@ def ablation_cam(
 
             y_k.append(edited_scores(model, x, target, layer, ablate, len(k)))  # n B
         w = ratio(y - torch.cat(y_k), y).T[:, :, None, None]  # B K 1 1
-        L = (w * at_least_float32(A)).sum(dim=1, keepdim=True).relu()  # B 1 h w
-        return L if x.requires_grad else L.detach()
+        return (w * at_least_float32(A)).sum(dim=1, keepdim=True).relu()  # B 1 h w

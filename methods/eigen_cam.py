@@ -52,4 +52,4 @@ def eigen_cam(
 ) -> Float[Tensor, "B 1 h w"]:
     """What most distinguishes the positions of `layer`."""
     _, A = activation(model, x.detach(), layer)  # B K h w
-    return first_component(at_least_float32(A.detach()), center)  # B 1 h w
+    return first_component(at_least_float32(A), center)  # B 1 h w

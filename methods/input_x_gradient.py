@@ -30,5 +30,4 @@ from methods.gradient import gradient
 )
 def input_x_gradient(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B C H W"]:
     """First-order share of each pixel and channel in the score."""
-    R = x * gradient(model, x, target)  # B C H W
-    return R if x.requires_grad else R.detach()
+    return x * gradient(model, x, target)  # B C H W

@@ -42,7 +42,7 @@ def occlusion(
     size: int = 15,
     stride: int = 8,
     value: float = 0.0,
-    chunk: int = 32,
+    chunk: int = 8,
 ) -> Float[Tensor, "B 1 H W"]:
     """How far the score falls while a square hides the pixel."""
     rows, cols = windows(x.shape[2], size, stride), windows(x.shape[3], size, stride)  # n_h H, n_w W

@@ -42,14 +42,14 @@ def score_cam(
     *,
     layer: str,
     weights: str = "softmax",
-    chunk: int = 16,
+    chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
     """Feature maps weighted by the score of the image seen through each of them."""
     if weights not in ("softmax", "raw"):
         raise ValueError(f"weights: must be 'softmax' (the paper) or 'raw' (the authors' code), got {weights!r}")
     with torch.set_grad_enabled(x.requires_grad):
         _, A = activation(model, x, layer)  # B K h w
-        A = at_least_float32(A if x.requires_grad else A.detach())
+        A = at_least_float32(A)
         C = []
         for k in chunks(A.shape[1], chunk, len(x)):
             H = minmax(upsample(A[:, k], x)).to(x.dtype)  # B k H W

@@ -1,4 +1,4 @@
-"""Class activation maps on photographs: the last layer an earlier stage, and one picture for two classes."""
+"""Class activation maps on photographs: the last layer, the stage before, and one picture for two classes."""
 
 import _plot
 import _run  # puts the repository on the path

@@ -231,8 +231,6 @@ def test_degenerate_maps_are_defined(m):
 
 @on_each_net
 def test_half_precision_is_computed_in_float32(m, name):
-    if name == "swin":
-        pytest.skip("timm's window attention mixes dtypes on the CPU in bfloat16")
     x = images(dtype=torch.bfloat16)
     f = bound(m, net(name))
     a = f(net(name, dtype=torch.bfloat16), x, CLASSES)

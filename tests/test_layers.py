@@ -7,6 +7,7 @@ import timm
 import torch
 from torch import nn
 
+import methods
 from helpers import CLASSES, hooks, images
 from methods import _layers
 from methods._torch import activation, activation_and_gradient, edited_scores
@@ -48,6 +49,12 @@ def test_default_layer_without_a_table_of_models(name):
     assert hooks(model) == 0
     assert all(torch.equal(b, dict(model.named_buffers())[k]) for k, b in buffers.items())
     assert all(p.grad is None for p in model.parameters())
+    size = model.pretrained_cfg["input_size"][1:]
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    a = methods.attribute("hires_cam", model.eval(), x)
+    assert a.shape == (2, 1, *size)
+    assert a.isfinite().all()
+    assert (a.abs().amax(dim=(1, 2, 3)) > 0).all()
 
 
 def test_default_layer_of_a_model_that_is_not_from_timm():

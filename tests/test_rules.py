@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from helpers import CLASSES, images
+from methods._layers import pooled_rows
 from methods._rules import attention_maps, explicit_attention, relu_backward, rules
-from methods._torch import attention
+from methods._torch import attention, read_out
 from methods.gradient import gradient
 from methods.guided_backprop import guided_backprop
 from nets import net
@@ -123,3 +124,31 @@ def test_activations_that_the_rule_leaves_alone_are_warned_about():
     model.layer2.act1 = torch.nn.SiLU()
     with pytest.warns(UserWarning, match="model: besides ReLU it has silu, which this method's rule leaves"):
         guided_backprop(model, images(), CLASSES)
+
+
+SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rows"),
+    [
+        ("vit_tiny_patch16_224", {}, [0]),
+        ("vit_tiny_patch16_224", {"reg_tokens": 4}, [0]),
+        ("vit_tiny_patch16_224", {"global_pool": "avg", "reg_tokens": 2}, [*range(3, 19)]),
+        ("vit_tiny_patch16_224", {"global_pool": "avg", "class_token": False}, [*range(16)]),
+        ("deit_tiny_distilled_patch16_224", {}, [0, 1]),
+        ("eva02_tiny_patch14_224", {}, [*range(1, 17)]),
+    ],
+)
+def test_the_rows_read_out_are_those_that_the_score_depends_on(name, options, rows):
+    torch.manual_seed(0)
+    model = timm.create_model(name, **SMALL | options).eval()
+    kept = []
+    model.norm.register_forward_hook(lambda _m, _a, out: kept.append(out))
+    (g,) = torch.autograd.grad(model(torch.randn(1, 3, 32, 32))[:, 3].sum(), kept[0])
+    P = getattr(model, "num_prefix_tokens", 0)
+    assert g[0].abs().sum(dim=1).nonzero().flatten().tolist() == rows
+    assert list(range(g.shape[1]))[pooled_rows(model, P)] == rows
+    R = torch.arange(1.0, g.shape[1] ** 2 + 1).view(1, g.shape[1], g.shape[1])
+    row = R[0, rows].mean(dim=0)[P:]
+    torch.testing.assert_close(read_out(model, torch.zeros(1, 3, 32, 32), R), row.view(1, 1, 4, 4))

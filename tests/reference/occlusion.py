@@ -4,7 +4,7 @@ import torch
 from captum.attr import Occlusion
 
 
-def captum(model, x, target, *, size=15, stride=8, value=0.0, chunk=32):
+def captum(model, x, target, *, size=15, stride=8, value=0.0, chunk=8):
     C = x.shape[1]
 
     def total(score, x, **given):  # captum divides by the count itself, but in float32
@@ -16,7 +16,7 @@ def captum(model, x, target, *, size=15, stride=8, value=0.0, chunk=32):
     return (total(model, x, baselines=value, target=target) / count)[:, :1]
 
 
-def literal(model, x, target, *, size=15, stride=8, value=0.0, chunk=32):
+def literal(model, x, target, *, size=15, stride=8, value=0.0, chunk=8):
     """The mean over the windows of a pixel, one image and one window at a time."""
     H, W = x.shape[2:]
 

@@ -9,7 +9,7 @@ from peers import CNN, at, on, torchcam_package
 
 
 @on(*CNN, rtol=1e-6, atol=1e-8)  # its 1e-8 beside max - min
-def torchcam(model, x, target, *, layer, chunk=16):
+def torchcam(model, x, target, *, layer, chunk=8):
     """It rescales masks before it resizes them; the paper resizes first: hand it resized activations."""
 
     class ResizeFirst(_torchcam.ScoreCAM):
@@ -19,7 +19,7 @@ def torchcam(model, x, target, *, layer, chunk=16):
     return torchcam_package(ResizeFirst, model, x, target, layer)
 
 
-def literal(model, x, target, *, layer, chunk=16):
+def literal(model, x, target, *, layer, chunk=8):
     """Channel by channel, with the baseline's score that cancels."""
     maps = []
     for b, (A, _, _) in enumerate(at(model, x, target, layer)):
