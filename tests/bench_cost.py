@@ -78,8 +78,8 @@ CASES = {
     "full_grad, pytorch-grad-cam": (partial(peer, FullGrad), 1),
     "guided_backprop": (ours("guided_backprop"), 7),
     "ablation_cam": (ours("ablation_cam", layer="layer4"), 3),
-    "integrated_gradients, 32 steps": (ours("integrated_gradients", steps=32), 2),
-    "integrated_gradients, 32 steps, captum": (captum_ig, 2),
+    "integrated_gradients, 32 steps": (ours("integrated_gradients", steps=32), 5),
+    "integrated_gradients, 32 steps, captum": (captum_ig, 5),
     "score_cam, 2049 passes": (ours("score_cam", layer="layer4"), 1),
 }
 
