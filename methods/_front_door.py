@@ -52,7 +52,7 @@ def attribute(
     with torch.inference_mode(False):  # gradients inside, whatever the caller's mode
         if x.is_inference():
             x = x.clone()
-        kind = _layers.probe(model, _chw(x)).architecture if len(m.architectures) < 3 else None
+        kind = _layers.probe(model, x.shape[1:]).architecture if len(m.architectures) < 3 else None
         if kind and kind not in m.architectures:
             raise ValueError(f"model: {name} is defined for {' and '.join(m.architectures)} models, this is a {kind}")
         goal = _check_target(m, model, x, target)
@@ -60,10 +60,6 @@ def attribute(
             params["layer"] = _check_layer(model, x, layer)
         a = m.fn(model, x, goal, **params)
         return upsample(a, x) if resize else a
-
-
-def _chw(x: Tensor) -> tuple[int, int, int]:
-    return (x.shape[1], x.shape[2], x.shape[3])
 
 
 def _closest(word: str, words: Iterable[str]) -> str:
@@ -128,7 +124,7 @@ def _check_target(m: Method, model: nn.Module, x: Tensor, target: Any) -> Target
         raise TypeError(f"target: {kinds}, got a tensor of {target.dtype}")
     if target.shape != (len(x),):
         raise ValueError(f"target: needs one class per image, shape ({len(x)},), got {tuple(target.shape)}")
-    N = getattr(model, "num_classes", None) or _layers.probe(model, _chw(x)).classes
+    N = getattr(model, "num_classes", None) or _layers.probe(model, x.shape[1:]).classes
     wrong = target[(target < 0) | (target >= N)]
     if len(wrong):
         raise ValueError(f"target: classes must be in 0 .. {N - 1}, got {wrong.tolist()}")
@@ -137,7 +133,7 @@ def _check_target(m: Method, model: nn.Module, x: Tensor, target: Any) -> Target
 
 def _check_layer(model: nn.Module, x: Tensor, layer: Any) -> str:
     if layer is None:
-        return _layers.default_layer(model, _chw(x))
+        return _layers.default_layer(model, x.shape[1:])
     names = {module: name for name, module in model.named_modules() if name}
     if isinstance(layer, nn.Module):
         if layer not in names:

@@ -104,7 +104,7 @@ class Probe(NamedTuple):
 _PROBES: WeakKeyDictionary[nn.Module, Probe] = WeakKeyDictionary()
 
 
-def default_layer(model: nn.Module, image: tuple[int, int, int] = (3, 224, 224)) -> str:
+def default_layer(model: nn.Module, image: tuple[int, ...] = (3, 224, 224)) -> str:
     """The last layer that has the model's final features on a grid and still decides the score.
 
     Args:
@@ -124,14 +124,14 @@ def default_layer(model: nn.Module, image: tuple[int, int, int] = (3, 224, 224))
     return found.layer
 
 
-def probe(model: nn.Module, image: tuple[int, int, int] = (3, 224, 224)) -> Probe:
+def probe(model: nn.Module, image: tuple[int, ...] = (3, 224, 224)) -> Probe:
     """Run the model once on noise of its own input size. Cached per model, weakly; the model is left as it was."""
     if model not in _PROBES:
         _PROBES[model] = _probe(model, _input_size(model, image))
     return _PROBES[model]
 
 
-def _input_size(model: nn.Module, image: tuple[int, int, int]) -> tuple[int, int, int]:
+def _input_size(model: nn.Module, image: tuple[int, ...]) -> tuple[int, int, int]:
     declared = getattr(model, "pretrained_cfg", None) or {}
     channels, *size = declared.get("input_size", image)
     patches = getattr(getattr(model, "patch_embed", None), "img_size", None)  # a ViT built with its own img_size

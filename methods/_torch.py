@@ -190,10 +190,10 @@ def activation_and_gradient(
     logits, A = activation(model, x, layer)  # B N, B K h w
     y = score(logits, target)  # B
     (dy_dA,) = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)  # B K h w
-    if dy_dA is None or (not dy_dA.any() and _layers.probe(model, _chw(x)).architecture != "cnn"):
+    if dy_dA is None or (not dy_dA.any() and _layers.probe(model, x.shape[1:]).architecture != "cnn"):
         raise ValueError(
             f"layer: no position of {layer!r} can change the score (its gradient is exactly zero); "
-            f"choose an earlier one, such as {_layers.default_layer(model, _chw(x))!r}"
+            f"choose an earlier one, such as {_layers.default_layer(model, x.shape[1:])!r}"
         )
     if not x.requires_grad:
         y, A = y.detach(), A.detach()
@@ -281,7 +281,3 @@ def ratio(a: Tensor, b: Tensor) -> Tensor:
     """A / b, and 0 (with gradient 0) where b is 0."""
     zero = b == 0
     return torch.where(zero, 0, a / torch.where(zero, 1, b))
-
-
-def _chw(x: Tensor) -> tuple[int, int, int]:
-    return (x.shape[1], x.shape[2], x.shape[3])

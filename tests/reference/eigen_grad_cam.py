@@ -4,23 +4,11 @@ import numpy as np
 import torch
 from pytorch_grad_cam import EigenGradCAM
 
-from peers import at, grad_cam_package
-
-
-def _first(O):
-    """O v_1 with v_1 from power iteration on O^T O, positions x channels; sign by the summed activation."""
-    O = O.numpy() / np.abs(O.numpy()).max()
-    v = np.ones(O.shape[1])
-    for _ in range(20000):
-        v = O.T @ (O @ v)
-        v /= np.linalg.norm(v)
-    L = O @ v
-    return L if L @ O.sum(axis=1) >= 0 else -L
+from peers import at, grad_cam_package, principal
 
 
 def literal(model, x, target, *, layer):
-    pairs = at(model, x, target, layer)
-    maps = [_first((g * A).flatten(1).T).reshape(A.shape[1:]) * float((g * A).abs().max()) for A, g, _ in pairs]
+    maps = [principal((g * A).flatten(1).T).reshape(A.shape[1:]) for A, g, _ in at(model, x, target, layer)]
     return torch.tensor(np.stack(maps))[:, None]
 
 
