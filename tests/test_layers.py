@@ -197,3 +197,11 @@ def test_a_layer_without_a_grid_or_run_twice_is_refused():
     with pytest.raises(ValueError, match=r"layer: 'layer3.0' ran 2 times"):
         activation(model, images(), "layer3.0")
     assert hooks(model) == 0
+
+
+def test_a_layer_that_hands_on_the_image_itself_does_not_mark_it():
+    model, x = nn.Sequential(nn.Identity(), net("relu")), images()
+    _, A, g = activation_and_gradient(model, x, CLASSES, "0")
+    assert torch.equal(A, x)
+    assert g.abs().max() > 0
+    assert not x.requires_grad
