@@ -1,8 +1,7 @@
 """Attribution methods for image classifiers, one file each. `ls methods/` is the list; `METHODS` is the same list.
 
-import methods
-methods.attribute("grad_cam", model, x)                     # any method, one call
-from methods.grad_cam import grad_cam                       # or the plain function beside its paper
+`methods.attribute("grad_cam", model, x)` is any method in one call; `from methods.grad_cam import grad_cam` is the
+plain function beside its paper.
 """
 
 import importlib

@@ -278,6 +278,6 @@ def minmax(a: Float[Tensor, "*B h w"]) -> Float[Tensor, "*B h w"]:
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:
-    """A / b, and 0 (with gradient 0) where b is 0."""
+    """The ratio a / b, and 0 (with gradient 0) where b is 0."""
     zero = b == 0
     return torch.where(zero, 0, a / torch.where(zero, 1, b))

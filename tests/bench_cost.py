@@ -95,7 +95,8 @@ def test_cost(benchmark, record_ratio, model, x, case):
             model(x)
         forwards.append(time.perf_counter() - start)
 
-    run(model, x) if rounds > 1 else None  # warm up
+    if rounds > 1:
+        run(model, x)  # warm up
     forward()
     forwards.clear()
     benchmark.pedantic(run, (model, x), setup=forward, rounds=rounds)

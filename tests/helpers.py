@@ -1,5 +1,10 @@
 """Shared by the tests: methods with small keywords, images and classes."""
 
+import functools
+import importlib.util
+import inspect
+from pathlib import Path
+
 import torch
 
 from methods._layers import default_layer
@@ -40,3 +45,14 @@ def not_in_place(model):
         if getattr(m, "inplace", False):
             m.inplace = False
     return model
+
+
+@functools.cache
+def references(name):
+    """The public functions of tests/reference/<name>.py."""
+    path = Path(__file__).parent / "reference" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"reference_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    public = inspect.getmembers(module, inspect.isfunction)
+    return {n: f for n, f in public if f.__module__ == module.__name__ and not n.startswith("_")}

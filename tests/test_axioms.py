@@ -7,13 +7,13 @@ import torch
 
 from helpers import CLASSES, images
 from methods import METHODS
-from methods._torch import attention, read_out
+from methods._torch import activation, attention, noisy, read_out
 from methods.ablation_cam import ablation_cam
 from methods.attention_rollout import attention_rollout
-from methods.blur_ig import blur_ig
+from methods.blur_ig import blur_ig, gaussian
 from methods.cam import cam
 from methods.combine import combine
-from methods.eigen_cam import eigen_cam
+from methods.eigen_cam import eigen_cam, first_component
 from methods.full_grad import full_gradients
 from methods.grad_cam import grad_cam
 from methods.gradient import gradient
@@ -68,8 +68,6 @@ def complete_integrated_gradients():
 
 def complete_blur_ig():
     """Left sums with a difference quotient: the gap closes with the steps."""
-    from methods.blur_ig import gaussian
-
     model, gaps = net("elu"), []
     sigma = torch.full((1,), 4.0, dtype=x.dtype)
     G = gaussian(sigma, 32)[0]
@@ -120,8 +118,6 @@ def test_cams_coincide_on_pooled_linear_heads_and_only_there(name):
 
 
 def test_ablation_on_a_pooled_linear_head_is_weight_times_mean_activation():
-    from methods._torch import activation
-
     model = net("relu")
     A = activation(model, x, "layer4")[1].detach()
     w = model.fc.weight[CLASSES].detach() * A.mean(dim=(2, 3)) / y(model, x)[:, None]
@@ -150,8 +146,6 @@ def test_the_three_noisy_maps_fit_together():
 
 
 def test_noise_has_the_promised_spread():
-    from methods._torch import noisy
-
     X = torch.cat([*noisy(x, 400, 0.2, 0, 30)])
     assert X.shape == (400, 3, 3, 32, 32)
     spread = (X - x).std(dim=(0, 2, 3, 4)) / (x.amax(dim=(1, 2, 3)) - x.amin(dim=(1, 2, 3)))
@@ -190,8 +184,6 @@ def test_layer_cam_of_positive_gradients_is_hires_cam():
 
 def test_eigen_cam_of_rank_one_is_the_activation_up_to_scale():
     """And its sign does not depend on the decomposition's."""
-    from methods.eigen_cam import first_component
-
     a = torch.rand(2, 1, 4, 4, dtype=x.dtype)
     v = torch.rand(2, 6, 1, 1, dtype=x.dtype)
     close(first_component(a * v, center=False), a * v.norm(dim=1, keepdim=True))
@@ -214,8 +206,6 @@ def test_score_cam_weights():
     a = score_cam(model, x, CLASSES, layer="layer4")
     close(score_cam(model, x, lambda s: s[torch.arange(3), CLASSES] + 5, layer="layer4"), a)
     raw = score_cam(model, x, lambda s: 0 * s[:, 0] + 2, layer="layer4", weights="raw")
-    from methods._torch import activation
-
     close(raw, 2 * activation(model, x, "layer4")[1].detach().sum(dim=1, keepdim=True))
 
 

@@ -1,6 +1,7 @@
 """The default layer of 19 families, tokens <-> grid, and the machinery that reads and edits a layer."""
 
 import copy
+import gc
 
 import pytest
 import timm
@@ -77,8 +78,6 @@ def test_the_probe_is_made_once_and_does_not_keep_the_model_alive():
     assert not runs
     before = len(_layers._PROBES)
     del model
-    import gc
-
     gc.collect()
     assert len(_layers._PROBES) < before
 

@@ -1,10 +1,8 @@
 """Path methods, XRAI and occlusion beyond the common contract: axioms, identities, and the numbers of the peers."""
 
-import importlib.util
 import math
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
+from helpers import references
 from methods import METHODS
 from methods.blur_ig import blur_ig, gaussian
 from methods.guided_ig import guided_ig
@@ -50,14 +49,6 @@ def score(net, x, target):
         return net(x).gather(1, target[:, None])[:, 0]
 
 
-def reference(method, name):
-    path = Path(__file__).parent / "reference" / f"{method}.py"
-    spec = importlib.util.spec_from_file_location(f"reference_of_{method}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)
-
-
 VARIANTS = {
     "integrated_gradients": [{"rule": rule, "steps": 6} for rule in RULES] + [{"steps": 5, "baseline": 0.3}],
     "blur_ig": [{"steps": 5, "max_sigma": 4.0}, {"steps": 3, "max_sigma": 7.3, "grad_step": 0.3}],
@@ -78,7 +69,7 @@ def test_equals_reference(m, r, keywords, net, batch):
     if "baseline" in keywords:  # another one for each image
         keywords["baseline"] = keywords["baseline"] * batch[0].flip(0)
     with warnings.catch_warnings(action="ignore"):  # theirs
-        theirs = reference(m, r)(net, *batch, **keywords)
+        theirs = references(m)[r](net, *batch, **keywords)
     same(METHODS[m].fn(net, *batch, **keywords), theirs, rtol=1e-7, atol=1e-9)
 
 
@@ -251,7 +242,7 @@ def test_xrai_on_given_segments_is_pairs(net, batch):
     segments[0][5] = segments[0][3]  # a tie
     for least in (1, 10, 50):
         given = {"attribution": attribution, "segments": segments, "min_pixel_diff": least}
-        same(xrai(net, x, target, **given), reference("xrai", "saliency")(net, x, target, **given))
+        same(xrai(net, x, target, **given), references("xrai")["saliency"](net, x, target, **given))
     assert METHODS["xrai"].cost(attribution=attribution) == (0, 0)
     assert METHODS["xrai"].cost() == (200, 200)
 
@@ -280,7 +271,7 @@ def test_xrai_segments_a_photograph_as_pair_does(net):
     assert len(ours) > 50
     assert np.array_equal(ours.numpy(), theirs)
     attribution = torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=x.dtype)
-    pair = partial(reference("xrai", "saliency"), segments=[torch.tensor(theirs)])
+    pair = partial(references("xrai")["saliency"], segments=[torch.tensor(theirs)])
     same(*(f(net, x, torch.tensor([0]), attribution=attribution) for f in (xrai, pair)))
 
 

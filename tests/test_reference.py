@@ -1,29 +1,16 @@
 """`verified` is a claim; this file is the proof. tests/reference/<method>.py holds one function per name claimed."""
 
-import importlib.util
-import inspect
-from pathlib import Path
-
 import pytest
 import torch
 
-from helpers import CLASSES, SEGMENTS, bound, images
+from helpers import CLASSES, SEGMENTS, bound, images, references
 from methods import METHODS
 from nets import applies, net
 
 
-def references(m):
-    path = Path(__file__).parent / "reference" / f"{m.name}.py"
-    spec = importlib.util.spec_from_file_location(f"reference_{m.name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    public = inspect.getmembers(module, inspect.isfunction)
-    return {n: f for n, f in public if f.__module__ == module.__name__ and not n.startswith("_")}
-
-
 @pytest.mark.parametrize("m", METHODS.values(), ids=METHODS.keys())
 def test_claims_match_files(m):
-    assert set(m.verified) == set(references(m))
+    assert set(m.verified) == set(references(m.name))
     assert m.verified
 
 
@@ -43,7 +30,7 @@ def cases():
             if applies(m, name):
                 layers = ["norm" if name == "swin" else "layer4"] if m.needs == "linear head" else layers
                 for layer in layers if "layer" in m.params else [None]:
-                    for ref, function in references(m).items():
+                    for ref, function in references(m.name).items():
                         if name not in getattr(function, "only", {name}):
                             continue  # the other code cannot run on this net: the reason stands beside `@on`
                         yield pytest.param(m, name, layer, ref, id="-".join(filter(None, (m.name, name, layer, ref))))
@@ -52,7 +39,7 @@ def cases():
 @pytest.mark.filterwarnings("ignore")  # third-party code
 @pytest.mark.parametrize(("m", "name", "layer", "ref"), [*cases()])
 def test_equals(m, name, layer, ref):
-    reference = references(m)[ref]
+    reference = references(m.name)[ref]
     variant = getattr(reference, "keywords", {})  # ours set to what the other code does
     f = bound(m, net(name), **({"layer": layer} if layer else {}), **variant)
     keywords = f.keywords | ({"segments": [SEGMENTS] * 3} if "segments" in m.params else {})
