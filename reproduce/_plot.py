@@ -27,6 +27,8 @@ PAGE = 7.0  # page width in inches
 MARGIN, GAP, BAR = 0.02, 0.035, 1.3  # inches: page edge, between panels, colour bar
 TEXT = 6.5  # points
 DPI = 225  # unless panels are so large that they can have one dot a pixel
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#000000")  # Okabe and Ito
+CONTROL = "#888888"  # lines and bars of maps that know nothing of the network
 STEPS = 8  # colours of a map of pixels from 0 to 1
 LINE = 1.2 * TEXT / 72  # height of a line in inches
 CAMEL = r"(?<=[a-z])(?=[A-Z])"  # where a title may be broken: Layer|CAM
@@ -114,16 +116,70 @@ def grid(blocks: Sequence[Block], caption: str, banner: str = "") -> Figure:
         return figure
 
 
-def write_png(figure: Figure, path: Path, *, optimize: bool = True) -> None:
+def chart(
+    rows: int,
+    columns: int,
+    caption: str,
+    *,
+    height: float = 1.5,
+    banner: str = "",
+    **options: Any,  # noqa: ANN401
+) -> tuple[Figure, Any]:
+    """A page-wide figure of `rows` x `columns` axes with the caption below, in the style of `grid`.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        caption: below the axes.
+        height: of a row, in inches.
+        banner: a loud line on top.
+        options: of `Figure.subplots`, such as `sharey`, `width_ratios`.
+
+    Returns:
+        The figure and its axes, an array rows x columns. Draw within `_plot.style()`, so that text gets its size.
+    """
+    with style():
+        figure = Figure(figsize=(PAGE, 1.0), dpi=DPI, layout="constrained")
+        text = _wrapped(figure, caption, PAGE - 4 * MARGIN)
+        top, below = (0.3 if banner else 0.0), LINE * (1.05 * _lines([text]) + 0.5)
+        total = top + rows * height + below
+        figure.set_size_inches(PAGE, total)
+        figure.get_layout_engine().set(rect=(0, below / total, 1, (rows * height) / total))  # type: ignore[union-attr]
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        for ax in axes.flat:
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.tick_params(length=2, width=0.4)
+        figure.text(2 * MARGIN / PAGE, (below - 0.3 * LINE) / total, text, **CAPTION)
+        if banner:
+            figure.text(0.5, 1 - 0.17 / total, banner, **BANNER)
+        return figure, axes
+
+
+def style() -> Any:  # noqa: ANN401 matplotlib's context manager
+    """The text sizes and line widths of every figure."""
+    return mpl.rc_context(
+        {"font.size": TEXT, "font.family": "DejaVu Sans", "axes.linewidth": 0.4, "axes.titlesize": TEXT,
+         "legend.frameon": False, "legend.handlelength": 2.5, "lines.linewidth": 1.1}
+    )  # fmt: skip
+
+
+def write_png(figure: Figure | Sequence[Figure], path: Path, *, optimize: bool = True) -> None:
     """The figure as PNG, the same bytes for the same figure, in 64 levels a channel: two thirds of the size.
 
-    Optimising takes off another tenth, in a second or two.
+    Several figures are stacked, all in the dots per inch of the first. Optimising takes off another tenth, in a second
+    or two.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi, metadata={"Software": None})
-    rgb = np.asarray(Image.open(buffer).convert("RGB"))  # H W 3
+    figures = [figure] if isinstance(figure, Figure) else list(figure)
+    pictures = []
+    with style():
+        for part in figures:
+            buffer = io.BytesIO()
+            part.savefig(buffer, format="png", dpi=figures[0].dpi, metadata={"Software": None})
+            pictures.append(np.asarray(Image.open(buffer).convert("RGB")))  # H W 3
+    width = max(p.shape[1] for p in pictures)
+    rgb = np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures])
     levels = np.round(np.round(rgb / 255 * 63) / 63 * 255).astype(np.uint8)
-    Image.fromarray(levels).save(path, format="png", optimize=optimize, dpi=(figure.dpi, figure.dpi))
+    Image.fromarray(levels).save(path, format="png", optimize=optimize, dpi=(figures[0].dpi,) * 2)
 
 
 def _text(text: str, x: float, y: float, style: dict[str, Any], figure: Figure) -> None:

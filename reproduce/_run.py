@@ -11,8 +11,8 @@ sys.path.insert(0, str(ROOT))
 
 import argparse
 import hashlib
-import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -20,27 +20,36 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+import ground_truth
 import images
 import methods
 import models
 from _plot import Panel, scale, write_png
+from _sources import sources
 from images import Photo
-from methods._layers import default_layer
+from methods._layers import default_layer, probe
+from methods._torch import Attribution
 from models import Loaded
+from sanity_checks import CHECKS, Result
 
 FIGURES = ROOT / "figures"
 PACKAGES = ("torch", "timm", "numpy", "matplotlib", "pillow", "scikit-image", "scikit-learn", "huggingface_hub")
+QUICK_OUT = Path(tempfile.gettempdir()) / "attribution-quick"  # where --quick writes
+COMMON = ("--model", "--weights", "--weights-dir", "--images", "--device", "--seed")  # arguments of every script
 QUICK = {"samples": 5, "steps": 8}  # keywords of methods that --quick makes smaller, where a method has them
 
 
@@ -66,9 +75,14 @@ class Run:
     out: Path
     bar: tqdm
     started: float
+    name: str  # of the outputs; the script's, unless it says otherwise
     models: dict[str, Loaded] = field(default_factory=dict)
+    asked: dict[str, str | None] = field(default_factory=dict)  # tag: the name that was asked for; None: the default
     inputs: dict[str, Photo] = field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    nets: dict[str, str] = field(default_factory=dict)  # of ground_truth: name -> hash of the state dict
+    numbers: dict[str, Any] = field(default_factory=dict)  # what the script found, as JSON holds it
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     cells: list[dict[str, Any]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
@@ -78,23 +92,28 @@ def start(
     script: str,
     doc: str | None,
     *,
-    photos: str,
-    quick_photos: str,
+    photos: str | None,
+    quick_photos: str | None = None,
     weights: str = "pretrained",
     argv: Sequence[str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Run:
     """Read the arguments, set the determinism switches, start the clock and the progress bar.
 
     Args:
         script: `__file__` of the script.
         doc: its docstring, the help text.
-        photos: `--images` when not given.
-        quick_photos: the same under `--quick`.
+        photos: `--images` when not given; None: the script has networks and images of its own (`ground_truth`), and
+            says so where --model, --weights or --images is given.
+        quick_photos: the same under `--quick`; None: as `photos`.
         weights: `--weights` when neither it nor `--model` is given.
         argv: the command line; None: that of the process.
+        options: further arguments of the script: "--name" -> keywords of `add_argument`.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
+    for option, keywords in options.items():
+        add(option, **keywords)
     add("--model", metavar="NAME", help="any timm classifier; default: resnet50, or the embedded model, with a warning")
     add("--weights", choices=["pretrained", "random"], help="random: initialised with --seed, said so in the figure")
     add("--weights-dir", metavar="FOLDER", help="where to look for the weights file")
@@ -104,10 +123,11 @@ def start(
     add("--out", metavar="FOLDER", help="default: figures/ of the repository; under --quick a temporary folder")
     add("--quick", action="store_true", help="fewer images, samples and steps; never writes into figures/")
     args = parser.parse_args(argv)
+    if photos is None and (args.model or args.weights or args.images):
+        print(f"{Path(script).stem}: has networks and images of its own; --model, --images not used", file=sys.stderr)
     args.weights = args.weights or ("pretrained" if args.model else weights)
-    args.images = args.images or (quick_photos if args.quick else photos)
-    quick_out = Path(tempfile.gettempdir()) / "attribution-quick"
-    out = Path(args.out) if args.out else quick_out if args.quick else FIGURES
+    args.images = args.images or ((quick_photos or photos) if args.quick else photos)
+    out = Path(args.out) if args.out else QUICK_OUT if args.quick else FIGURES
     if args.quick and out.resolve() == FIGURES:
         parser.error("--out: a --quick run must not overwrite figures/; choose another folder")
     try:
@@ -123,6 +143,7 @@ def start(
         out,
         tqdm(desc=name, unit="call", disable=None),
         time.perf_counter(),
+        name,
     )
 
 
@@ -133,7 +154,7 @@ def load(run: Run, tag: str | None = None) -> Loaded:
         loaded = models.load(tag or a.model, weights=a.weights, device=a.device, weights_dir=a.weights_dir, seed=a.seed)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"{run.script}: {error}")
-    run.models[loaded.tag] = loaded
+    run.models[loaded.tag], run.asked[loaded.tag] = loaded, tag or a.model
     return loaded
 
 
@@ -192,6 +213,42 @@ def explain(
     return list(panels)
 
 
+def bind(run: Run, name: str, model: nn.Module, x: Tensor, **params: Any) -> Attribution:  # noqa: ANN401
+    """A method of the registry as a function of (model, x, target), noted for the sidecar.
+
+    Where the method has them: `layer` is the model's default layer, `seed` is --seed, and --quick takes fewer samples
+    and steps, unless `params` says otherwise.
+
+    Raises:
+        ValueError: the method is not defined for this kind of model.
+    """
+    m = methods.METHODS[name]
+    kind = probe(model, tuple(x.shape[1:])).architecture
+    if kind not in m.architectures:
+        raise ValueError(f"model: {m.title} is defined for {' and '.join(m.architectures)} models, this is a {kind}")
+    if "layer" in m.params:
+        params.setdefault("layer", default_layer(model, tuple(x.shape[1:])))
+    if "seed" in m.params:
+        params.setdefault("seed", run.args.seed)
+    if run.args.quick:
+        params = {k: v for k, v in QUICK.items() if k in m.params} | params
+    _note(run, name, params)
+    return partial(m.fn, **params)
+
+
+def score(run: Run, name: str, *inputs: Any, **params: Any) -> Result:  # noqa: ANN401
+    """A check of sanity_checks/ on its positional inputs, noted for the sidecar."""
+    run.checks.setdefault(name, {"params": plain(CHECKS[name].params | params)})
+    return CHECKS[name].fn(*inputs, **params)
+
+
+def net(run: Run, name: str) -> nn.Module:
+    """A trained network of ground_truth on --device, noted for the sidecar."""
+    model = ground_truth.net(name)
+    run.nets[name] = models.state_sha256(model)
+    return model.to(run.args.device)
+
+
 def photographs(rows: Sequence[Subject]) -> list[Panel]:
     """The first column of a figure: each photograph above its predicted class and probability."""
     return [Panel(r.photo.rgb, below=f"{r.predicted_name} {r.probability:.2g}") for r in rows]
@@ -221,20 +278,16 @@ def _record(
     params: dict[str, Any],
 ) -> None:
     """Note a method's parameters and source, and each panel's numbers, for the sidecar."""
-    m = methods.METHODS[name]
-    if "layer" in m.params and "layer" not in params:
+    if "layer" in methods.METHODS[name].params and "layer" not in params:
         params = {"layer": default_layer(loaded.model, (3, *loaded.preprocessing.size)), **params}
-    run.methods.setdefault(
-        name,
-        {"params": _plain(m.params | params), "source_sha256": _sha256(ROOT / "methods" / f"{name}.py")},
-    )
+    _note(run, name, params)
     for row, panel in zip(rows, panels, strict=True):
         assert panel.a is not None
         run.cells.append(
             {
                 "model": loaded.tag,
                 "method": name,
-                "params": _plain(params),
+                "params": plain(params),
                 "image": row.photo.name,
                 "target": row.target,
                 "target_name": row.target_name,
@@ -246,32 +299,53 @@ def _record(
         )
 
 
-def save(run: Run, figure: Figure, caption: str) -> Path:
-    """Write <out>/<script>.png and .json, both or neither; print where, how large and how long.
+def _note(run: Run, name: str, params: dict[str, Any]) -> None:
+    """Note a method, its parameters and its source for the sidecar; the first use of several."""
+    run.methods.setdefault(
+        name,
+        {
+            "params": plain(methods.METHODS[name].params | params),
+            "source_sha256": _sha256(ROOT / "methods" / f"{name}.py"),
+        },
+    )
+
+
+def save(run: Run, figure: Figure | Sequence[Figure] | None, caption: str, *, markdown: str = "") -> Path:
+    """Write <out>/<name>.png (.md for a table) and .json, all or none; print where, how large and how long.
 
     The PNG has the same bytes for the same run. The JSON says what made it and holds the numbers behind the picture.
+
+    Args:
+        run: what was started.
+        figure: one figure, or several to be stacked in one picture; None: only a table.
+        caption: as it stands in the figure.
+        markdown: a table for <name>.md; its first line should be a heading.
+
+    Returns:
+        The picture, or the table where there is none.
     """
     run.out.mkdir(parents=True, exist_ok=True)
-    png, sidecar = run.out / f"{run.script}.png", run.out / f"{run.script}.json"
-    temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (png, sidecar)]
+    kinds = [kind for kind, there in (("png", figure is not None), ("md", markdown), ("json", True)) if there]
+    files = {kind: run.out / f"{run.name}.{kind}" for kind in kinds}
+    temporary = {kind: file.with_name(f".{file.name}.{os.getpid()}.tmp") for kind, file in files.items()}
     try:
-        write_png(figure, temporary[0])
-        facts = provenance(run) | {
-            "output": png.name,
-            "output_sha256": _sha256(temporary[0]),
-            "caption": caption,
-            "numbers": _numbers(run),
-        }
-        temporary[1].write_text(_json(facts))
-        for source, destination in zip(temporary, (png, sidecar), strict=True):
-            os.replace(source, destination)
+        if figure is not None:
+            write_png(figure, temporary["png"])
+        if markdown:
+            temporary["md"].write_text(markdown.rstrip("\n") + "\n")
+        outputs = {files[kind].name: _sha256(temporary[kind]) for kind in kinds[:-1]}
+        facts = provenance(run) | {"outputs": outputs, "caption": caption, "numbers": _numbers(run)}
+        temporary["json"].write_text(_json(facts))
+        for kind in kinds:
+            os.replace(temporary[kind], files[kind])
     finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
+        for file in temporary.values():
+            file.unlink(missing_ok=True)
     run.bar.close()
-    sizes = " + ".join(f"{path.stat().st_size / 1000:.0f} kB" for path in (png, sidecar))
-    print(f"{png} and .json ({sizes}) in {facts['seconds']:.1f} s")
-    return png
+    sizes = " + ".join(f"{file.stat().st_size / 1000:.0f} kB" for file in files.values())
+    others = " and ".join(f".{kind}" for kind in kinds[1:])
+    print(f"{files[kinds[0]]} and {others} ({sizes}) in {facts['seconds']:.1f} s")
+    return files[kinds[0]]
 
 
 def provenance(run: Run) -> dict[str, Any]:
@@ -281,6 +355,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "model": [
             {
                 "tag": loaded.tag,
+                "asked": run.asked[loaded.tag],
                 "note": loaded.note,
                 "weights_sha256": loaded.weights_sha256,
                 "weights_source": loaded.weights_source,
@@ -293,10 +368,13 @@ def provenance(run: Run) -> dict[str, Any]:
             for name, photo in run.inputs.items()
         },
         "methods": run.methods,
+        "checks": run.checks,
+        "nets": run.nets,
+        "sources": sources(ROOT / "reproduce" / f"{run.script}.py", run.methods, run.checks),
         "refused": run.refused,
         "seed": run.args.seed,
         "quick": run.args.quick,
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "device": _device(run.args.device),
         "dtype": "float32",
@@ -320,7 +398,8 @@ def _numbers(run: Run) -> dict[str, Any]:
         return [[round4(v) for v in line] for line in a.tolist()]
 
     cells = [c | {"grid": list(c["map"].shape), "map": compact(c["map"])} for c in run.cells]
-    return {"predictions": run.predictions, "cells": cells}
+    there = {"predictions": run.predictions, "cells": cells}
+    return {k: v for k, v in there.items() if v} | plain(run.numbers)
 
 
 def _json(facts: dict[str, Any]) -> str:
@@ -329,16 +408,20 @@ def _json(facts: dict[str, Any]) -> str:
     return re.sub(r"\[\s+([-+\d.,e\s]+?)\s+\]", lambda m: f"[{', '.join(m[1].replace(',', ' ').split())}]", text) + "\n"
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 keywords of methods are of any type
-    """A keyword as JSON can hold it: functions by name, with what is bound to them."""
+def plain(value: Any) -> Any:  # noqa: ANN401 keywords of methods are of any type
+    """What JSON can hold: functions by name, with what is bound to them; numbers to four digits, NaN is null."""
     match value:
         case dict():
-            return {str(k): _plain(v) for k, v in value.items()}
+            return {str(k): plain(v) for k, v in value.items()}
         case list() | tuple():
-            return [_plain(v) for v in value]
+            return [plain(v) for v in value]
         case partial():
-            return {"function": value.func.__name__, **_plain(value.keywords)}
-        case None | bool() | int() | float() | str():
+            return {"function": value.func.__name__, **plain(value.keywords)}
+        case Tensor() | np.ndarray() | np.generic():
+            return plain(value.tolist())
+        case float():
+            return round4(value) if math.isfinite(value) else None
+        case None | bool() | int() | str():
             return value
         case _:
             return getattr(value, "__name__", type(value).__name__)

@@ -51,7 +51,8 @@ def items(images: str) -> list[str]:
     """What `images` stands for, one by one: packaged names, or the paths of image files; each is something to `load`.
 
     Args:
-        images: packaged names with commas between them ("chelsea,coffee"), an image file, or a folder of images.
+        images: packaged names with commas between them ("chelsea,coffee"), an image file, or a folder of images,
+            searched with its subfolders.
 
     Raises:
         ValueError: unknown name, or a folder without an image.
@@ -62,7 +63,7 @@ def items(images: str) -> list[str]:
         return names
     path = Path(images).expanduser()
     if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
         if not files:
             raise ValueError(f"images: the folder {images} has no image ({', '.join(sorted(SUFFIXES))})")
         return [str(f) for f in files]

@@ -6,6 +6,7 @@ python -m sanity_checks --list
 Writes report.html (one self-contained page), report.json (every number) and the pictures into --out. A METHOD is a
 name from methods/, module:function or file.py:function with the signature f(model, x, target, *, keywords) -> B K h w;
 `layer` and `seed` are filled in where it has them. Killed or interrupted, the same command goes on where it was.
+`torchrun --nproc-per-node=N -m sanity_checks ...` shares the images among N processes.
 Exit status: 0 it ran, 1 --require was not met, 2 wrong input, 130 interrupted (with a report of what there is).
 """
 
@@ -32,10 +33,11 @@ from methods._front_door import closest
 from readme_table import paper, references
 from sanity_checks import CHECKS
 from sanity_checks import _benches as benches
+from sanity_checks._parallel import World, world
 from sanity_checks._pictures import cascade_figure, maps_figure, picture
 from sanity_checks._report import ORDER, TABLE_CHECKS, curves_figure, summarise, write_html
 from sanity_checks._rows import Row, controls, resolve, try_out
-from sanity_checks._runner import Bench, Part, Unit, cached, merge, plan, run, write_json
+from sanity_checks._runner import Bench, Folder, Unit, cached, collect, plan, run, share, write_json
 
 PHOTOGRAPHS = "chelsea,coffee,rocket,motorcycle,china,flower,astronaut"
 
@@ -50,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0
     try:
-        return _run(args, sys.argv[1:] if argv is None else argv)
+        with world() as here:
+            return _run(args, sys.argv[1:] if argv is None else argv, here)
     except (ValueError, FileNotFoundError) as error:
         print(f"sanity_checks: {error}", file=sys.stderr)
         return 2
@@ -84,13 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--quick", action="store_true", help="about a minute a method on two cores (default)")
     size.add_argument("--full", action="store_true", help="the papers' settings: seeds, steps, samples")
     add("--chunk", type=int, metavar="N", help="images per forward pass of a check (default: 8, on a GPU 128)")
+    add("--workers", type=int, default=0, metavar="N", help="processes that decode images (default: %(default)s)")
     add("--shard", type=int, default=8, metavar="N", help="images per result file, at least 2 (default: %(default)s)")
     add("--require", choices=ORDER[1:], help="exit with 1 if a method's verdict is below this")
     add("--list", action="store_true", help="list the checks and exit")
     return parser
 
 
-def _run(args: argparse.Namespace, argv: Sequence[str]) -> int:
+def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
     mode = "full" if args.full else "quick"
     checks = _checks(args.checks, mode)
     rows = _rows(args.methods, mode)
@@ -100,6 +104,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         raise ValueError(f"--chunk: at least 1 image per forward pass, got {args.chunk}")
     if args.shard < 2:
         raise ValueError(f"--shard: the null of a randomisation needs 2 images at least in a shard, got {args.shard}")
+    args.device = here.device(args.device)
     try:
         torch.zeros(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
@@ -108,8 +113,8 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     loaded = models.load(
         args.model, weights=args.weights, device=args.device, weights_dir=args.weights_dir, seed=args.seed
     )
-    good, bad = benches.readable(args.images, loaded)
-    for name, why in bad.items():
+    good, bad = benches.readable(args.images, loaded, workers=args.workers, world=here)
+    for name, why in bad.items() if here.rank == 0 else ():
         print(f"left out: {name}: {why}", file=sys.stderr)
     found = _benches(checks, loaded, good, mode, args)
     photographs = found["photographs"]
@@ -118,17 +123,22 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         try_out(row, row.bind(loaded.model, first["x"], args.seed), loaded.model, first["x"], first["target"])
     units = plan(rows, checks, lambda check: benches.bench_of(check, found), args.shard)
     out = Path(args.out)
-    parts, shown, stopped = _work(units, rows, photographs, out / "parts", args.seed, 1 if mode == "quick" else 5)
-    report = summarise(rows, {key: merge(p) for key, p in parts.items()})
+    folder = Folder(path=out / "parts", seed=args.seed, draws=1 if mode == "quick" else 5)
+    shown, stopped = _work(units, rows, photographs, folder, args.workers, here)
+    if here.rank > 0:
+        return 0
+    parts, done = {}, 0
+    for pair, count, part in collect(units, folder):
+        parts[pair] = part
+        done += count
+    report = summarise(rows, parts)
     report |= _provenance(args, argv, mode, loaded, rows, found, good, bad)
     report |= {
         "settings": {name: dict(params) for name, params in checks.items()},
         "units": len(units),
-        "done": sum(map(len, parts.values())),
+        "done": done,
         "complete": not stopped,
-        "refusals": sorted(
-            {f"{row} {check}: {p.refused}" for (row, check), ps in parts.items() for p in ps if p.refused}
-        ),
+        "refusals": sorted({f"{row} {check}: {part.refused}" for (row, check), part in parts.items() if part.refused}),
     }
     _write(report, rows, shown, loaded, list(good), out)
     print(f"{out / 'report.html'}, report.json and pictures")
@@ -183,27 +193,32 @@ def _benches(
 
 
 def _work(
-    units: Sequence[Unit], rows: Sequence[Row], photographs: Bench, folder: Path, seed: int, draws: int
-) -> tuple[dict[tuple[str, str], list[Part]], dict[str, Any], bool]:
-    """Everything that takes time: (parts by row and check, pictures by row, whether it was interrupted)."""
-    parts: dict[tuple[str, str], list[Part]] = {}
+    units: Sequence[Unit], rows: Sequence[Row], photographs: Bench, folder: Folder, workers: int, here: World
+) -> tuple[dict[str, Any], bool]:
+    """Everything that takes time, shared among the ranks: (pictures by row, whether it was interrupted)."""
     shown: dict[str, Any] = {}
-    with tqdm(total=len(units) + len(rows), unit="result", desc="sanity checks", disable=None) as bar:
+    mine, my_rows = share(units, here), here.share(rows)
+
+    def pictures(row: Row) -> dict[str, Any]:
+        return cached(folder.path / row.key / "pictures.json", row, photographs, folder.seed, picture)
+
+    total, off = len(mine) + len(my_rows), True if here.rank else None
+    with tqdm(total=total, unit="result", desc="sanity checks", disable=off) as bar:
         try:
-            for row in rows:
+            for row in my_rows:
                 bar.set_postfix_str(f"{row.key} pictures")
-                shown[row.key] = cached(folder / row.key / "pictures.json", row, photographs, seed, picture)
+                shown[row.key] = pictures(row)
                 bar.update()
-            done = run(units, folder, seed, draws)
-            for unit in units:
+            for unit in run(mine, folder, workers=workers):
                 bar.set_postfix_str(unit.label)
-                part = next(done)[1]
-                parts.setdefault((unit.row.key, unit.check.name), []).append(part)
                 bar.update()
         except KeyboardInterrupt:
+            if here.size > 1:
+                raise
             print("\ninterrupted: writing a report of what there is", file=sys.stderr)
-            return parts, shown, True
-    return parts, shown, False
+            return shown, True
+    here.gather(None)
+    return {row.key: pictures(row) for row in rows} if here.rank == 0 else {}, False
 
 
 def _provenance(

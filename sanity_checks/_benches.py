@@ -5,6 +5,7 @@ Needs `reproduce/` on the path: models, photographs and trained networks are kep
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,38 @@ import torch
 import ground_truth
 import images
 from methods._layers import probe
-from models import Loaded, state_sha256
+from models import Loaded, Preprocessing, state_sha256
+from sanity_checks._parallel import World, ahead
 from sanity_checks._registry import Check
 from sanity_checks._runner import Bench
 from sanity_checks._small import Data, digits, idx, small_cnn
 from sanity_checks.label_randomization import LabelNets, train_nets
 
+ALONE = World()
 TEXTURED = {"quick": 48, "full": 500}  # images of digits on textures
 TESTED = {"quick": 100, "full": 360}  # test images of the small networks
 
 
-def readable(which: str, loaded: Loaded) -> tuple[dict[str, Any], dict[str, str]]:
+def readable(
+    which: str, loaded: Loaded, *, workers: int = 0, world: World = ALONE
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The images of --images: (those that can be read, with their hashes; why the others cannot).
+
+    Args:
+        which: see `images.items`.
+        loaded: the model they are prepared for.
+        workers: processes that try them.
+        world: each rank tries its share.
 
     Raises:
         ValueError: unknown name, empty folder, or not one readable image.
     """
-    good, bad = {}, {}
-    for item in images.items(which):
-        try:
-            good[item] = images.load(item, loaded.preprocessing)[0].sha256
-        except ValueError as error:
-            bad[Path(item).name] = str(error)
+    found: list[tuple[str, Any, str]] = []
+    mine = world.share(images.items(which))
+    for part in world.gather(list(ahead(partial(_try, loaded.preprocessing), mine, workers))):
+        found += part
+    good = {item: sha256 for item, sha256, why in found if not why}
+    bad = {Path(item).name: why for item, _, why in found if why}
     if not good:
         raise ValueError(f"--images: none of {len(bad)} images can be read; the first: {next(iter(bad.values()))}")
     return good, bad
@@ -44,8 +55,11 @@ def photographs(loaded: Loaded, found: Mapping[str, Any], chunk: int) -> Bench:
     """The user's model on photographs (from `readable`); each is explained for its top class."""
     items = list(found)
 
-    def load(first: int, end: int) -> Mapping[str, Any]:
-        x = images.tensor([p for item in items[first:end] for p in images.load(item, loaded.preprocessing)], loaded)
+    def read(first: int, end: int) -> list[images.Photo]:
+        return [p for item in items[first:end] for p in images.load(item, loaded.preprocessing)]
+
+    def prepare(photos: list[images.Photo]) -> Mapping[str, Any]:
+        x = images.tensor(photos, loaded)
         with torch.no_grad():
             return {"x": x, "target": loaded.model(x).argmax(dim=1)}
 
@@ -54,7 +68,8 @@ def photographs(loaded: Loaded, found: Mapping[str, Any], chunk: int) -> Bench:
         note=f"{len(items)} photographs, each explained for the top class of {loaded.tag}",
         model=loaded.model,
         names=[Path(item).name for item in items],
-        load=load,
+        read=read,
+        prepare=prepare,
         stamp=_sha256(loaded.weights_sha256, list(found.values()), loaded.preprocessing, loaded.device.type),
         keywords={"mean": loaded.preprocessing.mean, "std": loaded.preprocessing.std, "chunk": chunk},
     )
@@ -66,8 +81,8 @@ def textured(loaded: Loaded, size: str, seed: int) -> Bench:
     net, n = ground_truth.net(f"digit_{kind}").to(loaded.device), TEXTURED[size]
     found = ground_truth.digits_on_textures(n, seed)
 
-    def load(first: int, end: int) -> Mapping[str, Any]:
-        x, digit, mask = (v[first:end].to(loaded.device) for v in (found.x, found.digit, found.mask))
+    def prepare(part: slice) -> Mapping[str, Any]:
+        x, digit, mask = (v[part].to(loaded.device) for v in (found.x, found.digit, found.mask))
         return {"x": x, "target": digit, "mask": mask}
 
     return Bench(
@@ -75,7 +90,8 @@ def textured(loaded: Loaded, size: str, seed: int) -> Bench:
         note=f"{n} digits on textures of 32 x 32 pixels, explained for the digit; the masks are exact ({kind.upper()})",
         model=net,
         names=[str(i) for i in range(n)],
-        load=load,
+        read=slice,
+        prepare=prepare,
         stamp=_sha256(state_sha256(net), seed, n, loaded.device.type),
         keywords={"margin": 0.0},
     )
@@ -93,17 +109,18 @@ def labels(loaded: Loaded, size: str, folder: str | None, seed: int) -> Bench:
         net.to(loaded.device)
     x = data.x_test[: TESTED[size]]
 
-    def load(first: int, end: int) -> Mapping[str, Any]:
-        part = x[first:end].to(loaded.device)
+    def prepare(part: slice) -> Mapping[str, Any]:
+        these = x[part].to(loaded.device)
         with torch.no_grad():
-            return {"x": part, "nets": nets, "target": nets.A(part).argmax(dim=1)}
+            return {"x": these, "nets": nets, "target": nets.A(these).argmax(dim=1)}
 
     return Bench(
         name="labels",
         note=f"{len(x)} test images of {data.name}; networks trained on true and on permuted labels",
         model=nets.A,
         names=[str(i) for i in range(len(x))],
-        load=load,
+        read=slice,
+        prepare=prepare,
         stamp=_sha256([state_sha256(net) for net in nets[:3]], len(x), loaded.device.type),
     )
 
@@ -112,7 +129,7 @@ def retrained(loaded: Loaded, folder: str | None) -> Bench:
     """Data for protocols that train networks themselves; one shard, the whole of it."""
     data = _subset(idx(folder) if folder else digits(), 5000)
 
-    def load(first: int, end: int) -> Mapping[str, Any]:
+    def prepare(part: slice) -> Mapping[str, Any]:
         return {"data": data, "x": data.x_test}
 
     return Bench(
@@ -120,7 +137,8 @@ def retrained(loaded: Loaded, folder: str | None) -> Bench:
         note=f"small networks retrained on {data.name}",
         model=small_cnn(data, 0).eval(),  # the form of the networks, for a method to find its layer
         names=[data.name],
-        load=load,
+        read=slice,
+        prepare=prepare,
         stamp=_sha256(data.name, len(data.x_train)),
     )
 
@@ -131,6 +149,14 @@ def bench_of(check: Check, found: Mapping[str, Bench]) -> Bench:
         if wanted in check.inputs:
             return found[name]
     return found["photographs"]
+
+
+def _try(prep: Preprocessing, item: str) -> tuple[str, Any, str]:
+    """(item, hashes of its files, why it cannot be read)."""
+    try:
+        return item, images.load(item, prep)[0].sha256, ""
+    except ValueError as error:
+        return item, {}, str(error)
 
 
 def _subset(data: Data, n: int) -> Data:

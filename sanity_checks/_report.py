@@ -162,8 +162,8 @@ def _band(curve: Float[np.ndarray, "B n"]) -> dict[str, Any]:
     there = curve[~np.isnan(curve).any(axis=1)]
     if not len(there):
         return {"mean": [None] * curve.shape[1], "low": [None] * curve.shape[1], "high": [None] * curve.shape[1]}
-    draw = np.random.default_rng(0).integers(len(there), size=(1000, len(there)))
-    means = np.stack([there[i].mean(axis=0) for i in draw])
+    rng = np.random.default_rng(0)
+    means = np.stack([there[rng.integers(len(there), size=len(there))].mean(axis=0) for _ in range(1000)])
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
     return {"mean": there.mean(axis=0).tolist(), "low": low.tolist(), "high": high.tolist()}
 

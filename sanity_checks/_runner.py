@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from methods._torch import Attribution
 from sanity_checks import CHECKS, Check, Result
 from sanity_checks._controls import matched
+from sanity_checks._parallel import World, ahead
 from sanity_checks._rows import Row
 from sanity_checks._torch import explain
 
@@ -25,13 +26,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
-    """A network and the images that rows are judged on; `load(i, j)` gives the inputs of images i to j by name."""
+    """A network and the images that rows are judged on.
+
+    The images first to end: `read(first, end)` decodes them, in a worker process where there are some, and
+    `prepare(what it returned)` gives x, target, mask, nets ... as the checks name them.
+    """
 
     name: str
     note: str  # one sentence for the report
     model: nn.Module
     names: Sequence[str]  # of the images
-    load: Callable[[int, int], Mapping[str, Any]]  # x, target, mask, nets ... as the checks name them
+    read: Callable[[int, int], Any]
+    prepare: Callable[[Any], Mapping[str, Any]]
     stamp: str  # hash of everything that the numbers depend on: weights, images
     keywords: Mapping[str, Any] = field(default_factory=dict)  # of checks, where they have them: what the bench knows
 
@@ -41,6 +47,10 @@ class Bench:
         k = max(1, math.ceil(n / size))
         edges = [round(i * n / k) for i in range(k + 1)]
         return list(itertools.pairwise(edges))
+
+    def load(self, first: int, end: int) -> Mapping[str, Any]:
+        """Inputs of the images first to end."""
+        return self.prepare(self.read(first, end))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +77,27 @@ class Part:
     refused: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """Where parts are kept, and what they depend on beside the unit."""
+
+    path: Path
+    seed: int  # of stochastic methods, controls and checks
+    draws: int  # of noise as smooth as the maps, that are averaged
+
+    def file(self, unit: Unit) -> Path:
+        """The part's file."""
+        return self.path / unit.row.key / unit.check.name / f"{unit.shard[0]}-{unit.shard[1]}.json"
+
+    def find(self, unit: Unit) -> Part | None:
+        """The unit's part, if it was written by the same code on the same inputs."""
+        return read_part(self.file(unit), _stamp(unit, code_sha256(), self.seed, self.draws))
+
+
 def plan(
     rows: Sequence[Row], checks: Mapping[str, Mapping[str, Any]], bench: Callable[[Check], Bench], shard: int
 ) -> list[Unit]:
-    """Every unit of a run, in order: row, bench, shard, check.
+    """Every unit of a run, in order: bench, shard, row, check. So images are read once.
 
     Args:
         rows: of the report.
@@ -80,38 +107,61 @@ def plan(
     """
     where = {name: bench(CHECKS[name]) for name in checks}
     units = []
-    for row in rows:
-        for place in dict.fromkeys(where.values()):
-            for part, name in itertools.product(place.shards(shard), [n for n in checks if where[n] is place]):
-                known = {k: v for k, v in place.keywords.items() if k in CHECKS[name].params}
-                params = known | dict(checks[name])
-                units.append(Unit(row=row, check=CHECKS[name], bench=place, shard=part, params=params))
+    for place in dict.fromkeys(where.values()):
+        here = [name for name in checks if where[name] is place]
+        for part, row, name in itertools.product(place.shards(shard), rows, here):
+            known = {k: v for k, v in place.keywords.items() if k in CHECKS[name].params}
+            units.append(Unit(row=row, check=CHECKS[name], bench=place, shard=part, params=known | dict(checks[name])))
     return units
 
 
-def run(units: Sequence[Unit], folder: Path, seed: int, seeds_matched: int) -> Iterator[tuple[Unit, Part]]:
-    """Each unit with its part: read from `folder` where it is there and still true, else computed and written.
+def share(units: Sequence[Unit], world: World) -> list[Unit]:
+    """What this rank does: of each bench its part of the pairs of shard and row."""
+    mine = []
+    for _, group in itertools.groupby(units, key=lambda u: u.bench.name):
+        pairs = [list(pair) for _, pair in itertools.groupby(group, key=lambda u: (u.shard, u.row.key))]
+        mine += [unit for pair in world.share(pairs) for unit in pair]
+    return mine
+
+
+def run(units: Sequence[Unit], folder: Folder, *, workers: int = 0) -> Iterator[Unit]:
+    """Compute and write what `folder` does not have; yields each unit when its part is there.
 
     Args:
-        units: from `plan`.
+        units: from `plan` or `share`.
         folder: of the parts.
-        seed: of stochastic methods, controls and checks.
-        seeds_matched: how many draws of matched noise are averaged.
+        workers: processes that decode images ahead.
     """
-    code = code_sha256()
-    shared: dict[str, Any] = {}  # inputs and maps of the row, bench and shard at hand
+    for bench, group in itertools.groupby(units, key=lambda u: u.bench):
+        here = [(unit, folder.find(unit) is None) for unit in group]
+        shards = list(dict.fromkeys(unit.shard for unit, missing in here if missing))
+        inputs = ahead(lambda shard, bench=bench: bench.read(*shard), shards, workers)
+        shard, shared, row = None, {}, ""  # the shard at hand, its inputs, the row whose maps are among them
+        for unit, missing in here:
+            if missing:
+                if shard != unit.shard:
+                    shard, shared, row = unit.shard, dict(bench.prepare(next(inputs))), ""
+                if row != unit.row.key:
+                    row = unit.row.key
+                    shared.pop("maps", None)
+                found = _plain_part(_compute(unit, shared, folder.seed, folder.draws))
+                stamp = _stamp(unit, code_sha256(), folder.seed, folder.draws)
+                write_json(folder.file(unit), {"stamp": stamp, **found})
+            yield unit
+
+
+def collect(units: Sequence[Unit], folder: Folder) -> Iterator[tuple[tuple[str, str], int, Part]]:
+    """(row, check), how many of its parts are there, and these as one: one row and check in memory at a time.
+
+    The parts are read from the files, so that a resumed run finds the same to the bit. A pair without any is left out.
+    """
+    pairs: dict[tuple[str, str], list[Unit]] = {}
     for unit in units:
-        file = folder / unit.row.key / unit.check.name / f"{unit.shard[0]}-{unit.shard[1]}.json"
-        stamp = _stamp(unit, code, seed, seeds_matched)
-        part = read_part(file, stamp)
-        if part is None:
-            key = (unit.row.key, unit.bench.name, unit.shard)
-            if shared.get("key") != key:
-                shared = {"key": key, **unit.bench.load(*unit.shard)}
-            write_json(file, {"stamp": stamp, **_plain_part(_compute(unit, shared, seed, seeds_matched))})
-            part = read_part(file, stamp)  # what a resumed run will read, to the bit
-            assert part is not None
-        yield unit, part
+        pairs.setdefault((unit.row.key, unit.check.name), []).append(unit)
+    for pair, members in pairs.items():
+        parts = [part for unit in members if (part := folder.find(unit)) is not None]
+        if parts:
+            yield pair, len(parts), merge(parts)
 
 
 def cached(

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy import stats
 
 RESAMPLES = 10_000
+BATCH = 20_000_000  # numbers drawn at once, for memory
 
 Verdict = Literal["responds", "partial", "insensitive", "no evidence"]
 
@@ -74,7 +75,9 @@ def paired(a: Float[np.ndarray, " B"], b: Float[np.ndarray, " B"]) -> dict[str, 
     if len(a) < 2:
         return {"wilcoxon_p": float("nan"), "cliffs_delta": float("nan")}
     p = float(np.asarray(stats.wilcoxon(a, b))[1]) if np.any(a != b) else 1.0
-    return {"wilcoxon_p": p, "cliffs_delta": float(np.sign(a[:, None] - b[None]).mean())}
+    b = np.sort(b)
+    below, above = np.searchsorted(b, a, "left"), len(b) - np.searchsorted(b, a, "right")  # of b, for each of a
+    return {"wilcoxon_p": p, "cliffs_delta": float((below - above).sum() / len(a) ** 2)}
 
 
 def _bootstrap(data: tuple[np.ndarray, ...], statistic: object, seed: int) -> Interval:
@@ -89,6 +92,13 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: object, seed: int) -> In
     if all(np.ptp(v) == 0 for v in data):  # nothing to resample
         return Interval(mean, mean, mean, n, missing)
     found = stats.bootstrap(
-        data, statistic, n_resamples=RESAMPLES, paired=True, vectorized=True, method="percentile", rng=seed
+        data,
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=max(1, min(RESAMPLES, BATCH // n)),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        rng=seed,
     ).confidence_interval
     return Interval(mean, float(found.low), float(found.high), n, missing)

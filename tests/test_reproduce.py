@@ -21,10 +21,11 @@ import _run  # noqa: E402
 import images  # noqa: E402
 import models  # noqa: E402
 
-PNGS = sorted((ROOT / "figures").glob("fig_*.png"))
+SIDECARS = sorted(f for f in (ROOT / "figures").glob("*.json") if f.stem != "sanity_report")
+SCRIPTS = sorted(f.stem for kind in ("fig", "table") for f in (ROOT / "reproduce").glob(f"{kind}_*.py"))
 FIELDS = {
-    "command", "output", "output_sha256", "caption", "model", "inputs", "methods", "refused", "seed", "quick",
-    "packages", "python", "device", "dtype", "commit", "seconds", "numbers",
+    "command", "outputs", "caption", "model", "inputs", "methods", "checks", "nets", "sources", "refused", "seed",
+    "quick", "packages", "python", "device", "dtype", "commit", "seconds", "numbers",
 }  # fmt: skip
 
 
@@ -222,7 +223,8 @@ def test_save_writes_a_sidecar_that_matches(tmp_path):
     text = png.with_suffix(".json").read_text()
     facts = json.loads(text)
     assert set(facts) == FIELDS
-    assert facts["output_sha256"] == hashlib.sha256(png.read_bytes()).hexdigest()
+    assert facts["outputs"] == {png.name: hashlib.sha256(png.read_bytes()).hexdigest()}
+    assert facts["sources"]["methods/grad_cam.py"]
     assert facts["command"] == f"python reproduce/fig_test.py --out {tmp_path.name} --seed 4"
     assert str(ROOT) not in text
     assert str(tmp_path) not in text
@@ -303,22 +305,30 @@ def test_a_quick_script_runs_from_anywhere_and_stays_out_of_figures(tmp_path):
 # figures/
 
 
-def test_every_figure_script_has_its_figure():
-    assert {p.stem for p in PNGS} == {p.stem for p in (ROOT / "reproduce").glob("fig_*.py")}
+def test_every_script_has_its_output_and_every_output_its_script():
+    commands = [json.loads(f.read_text())["command"].split()[1] for f in SIDECARS]
+    assert sorted({Path(c).stem for c in commands}) == SCRIPTS
+    outputs = {name for f in SIDECARS for name in json.loads(f.read_text())["outputs"]}
+    there = {f.name for f in (ROOT / "figures").iterdir() if f.suffix != ".json" and not f.name.startswith(".")}
+    assert outputs == there - {"sanity_report.png"}
 
 
-@pytest.mark.parametrize("png", PNGS, ids=lambda p: p.stem)
-def test_committed_figure_has_its_sidecar(png):
-    text = png.with_suffix(".json").read_text()
+@pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda p: p.stem)
+def test_committed_output_has_its_sidecar(sidecar):
+    text = sidecar.read_text()
     facts = json.loads(text)
     assert set(facts) == FIELDS
-    assert facts["output"] == png.name
-    assert facts["output_sha256"] == hashlib.sha256(png.read_bytes()).hexdigest()
+    assert facts["outputs"]
+    for name, sha256 in facts["outputs"].items():
+        file = sidecar.parent / name
+        assert sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert file.stat().st_size < 1.6e6
     assert facts["quick"] is False
+    assert facts["numbers"]
+    assert not facts["commit"].endswith("-dirty")
     assert not re.search(r'"/|(?<!:)/(home|root|tmp|Users|work)/', text)  # no path of the machine it was made on
-    assert png.stat().st_size < 1.6e6
     assert len(text) < 400_000
-    if png.stem == "fig_transformers":
+    if sidecar.stem == "fig_transformers":
         assert ("RANDOM WEIGHTS" in facts["caption"]) == any("random" in m["weights_source"] for m in facts["model"])
-    else:
+    elif sidecar.stem.startswith("fig_"):
         assert facts["refused"] == {}  # every method of the default figure applies to its model

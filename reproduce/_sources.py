@@ -1,0 +1,61 @@
+"""What an output was made from, as hashes of code: so that `all.py` can tell whether it is up to date.
+
+Comments, docstrings and the order of blank lines do not count. Standard library only.
+"""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACES = (ROOT, ROOT / "reproduce")  # where an import is looked for
+PLUMBING = {"_run", "_plot", "_sources", "_report", "_pictures", "__main__", "readme_table"}  # they move no number
+
+
+def sources(script: Path, methods: Iterable[str] = (), checks: Iterable[str] = ()) -> dict[str, str]:
+    """Hashes of the script, of the methods and checks that it used, and of all that these import: by path.
+
+    Args:
+        script: a file of reproduce/.
+        methods: names in methods/ that the script reached through the registry.
+        checks: names in sanity_checks/, likewise.
+
+    Returns:
+        Paths from the repository's root with sha256 of the code; a file that is gone has the hash "".
+    """
+    todo = [script, *(ROOT / f"methods/{m}.py" for m in methods), *(ROOT / f"sanity_checks/{c}.py" for c in checks)]
+    found: dict[str, str] = {}
+    while todo:
+        file = todo.pop()
+        name = file.relative_to(ROOT).as_posix()
+        if name not in found and file.stem not in PLUMBING:
+            found[name], imported = _read(file)
+            todo += imported
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def _read(file: Path) -> tuple[str, list[Path]]:
+    """A file's hash, and the files of this repository that it imports."""
+    if not file.is_file():
+        return "", []
+    tree = ast.parse(file.read_text())
+    imported = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                imported += [_file(alias.name) for alias in node.names]
+            case ast.ImportFrom(module=str(module)):
+                imported += [_file(f"{module}.{alias.name}") or _file(module) for alias in node.names]
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    code = hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+    return code, [f for f in imported if f]
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of this repository; packages are not followed: they import every flat file."""
+    files = (place / f"{module.replace('.', '/')}.py" for place in PLACES)
+    return next((f for f in files if f.is_file()), None)

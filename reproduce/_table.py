@@ -1,0 +1,182 @@
+"""Tables of methods x checks: what table_faithfulness.py and table_localization.py share.
+
+Every result is a file, so a run that was killed goes on where it was, and `torchrun --nproc-per-node=N` shares the
+work, by shards of images and by methods. All ranks must reach the folder of the parts.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from _run import Run, plain
+from methods import METHODS
+from methods._front_door import closest
+from readme_table import FAMILIES
+from sanity_checks import CHECKS, Check
+from sanity_checks._parallel import World
+from sanity_checks._rows import Row, controls, resolve
+from sanity_checks._runner import Bench, Folder, Part, collect, plan, run, share
+from sanity_checks._statistics import interval
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "--methods": {"metavar": "A,B", "help": "names in methods/, module:function or file.py:function; default: all"},
+        "--chunk": {"type": int, "metavar": "N", "help": "images per forward pass (default: 8, on a GPU 128)"},
+        "--shard": {"type": int, "default": 8, "metavar": "N", "help": "images per result file (default: %(default)s)"},
+        "--workers": {"type": int, "default": 0, "metavar": "N", "help": "processes that decode images (default: 0)"},
+        "--parts": {"metavar": "FOLDER", "help": "of the result files (default: .parts/<script>/ in --out)"},
+    }
+)
+
+
+ENOUGH = 5  # images, for an interval to call anything sure
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of a check."""
+
+    header: str
+    check: str
+    value: str = ""  # a column of the check's result; "": its values
+    higher: bool = True  # is better
+
+
+def rows(given: str | None, default: Sequence[str], *, quick: bool) -> list[Row]:
+    """The methods of --methods, or `default`, then the controls.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    return [*(resolve(name, quick) for name in (given.split(",") if given else default)), *controls()]
+
+
+def measure(
+    r: Run, here: World, rows: Sequence[Row], checks: Mapping[str, Mapping[str, Any]], where: Callable[[Check], Bench]
+) -> Iterator[tuple[tuple[str, str], Part]]:
+    """Every check of every row; the first rank yields ((row, check), all its images) one by one, the others nothing.
+
+    Args:
+        r: the run; its sidecar will name the checks and methods.
+        here: which rank this is.
+        rows: methods and controls.
+        checks: name -> keywords.
+        where: the bench of a check.
+    """
+    folder = Folder(path=Path(r.args.parts or r.out / ".parts" / r.script), seed=r.args.seed, draws=1)
+    units = plan(rows, checks, where, r.args.shard)
+    mine = share(units, here)
+    r.bar.reset(total=len(mine))
+    for unit in run(mine, folder, workers=r.args.workers):
+        r.bar.set_postfix_str(unit.label)
+        r.bar.update()
+    here.gather(None)  # all parts are there
+    if here.rank > 0:
+        return
+    for name, keywords in checks.items():
+        r.checks[name] = {"params": plain(CHECKS[name].params | dict(keywords))}
+    for row in rows:
+        if row.key in METHODS:
+            r.methods[row.key] = {
+                "params": plain(METHODS[row.key].params | dict(row.keywords)),
+                "source_sha256": row.source_sha256,
+            }
+    for pair, count, part in collect(units, folder):
+        expected = sum(unit.row.key == pair[0] and unit.check.name == pair[1] for unit in units)
+        if count < expected:
+            sys.exit(
+                f"{r.script}: {expected - count} parts of {pair} are not in {folder.path}: is it shared by all ranks?"
+            )
+        yield pair, part
+
+
+def numbers(column: Column, part: Part) -> dict[str, Any]:
+    """A cell: mean over images, 95 % bootstrap interval, n; `gain` over noise as smooth as the maps, > 0 is better."""
+    if part.result is None:
+        return {"refused": part.refused}
+    values = _values(part.result, column)
+    found = asdict(interval(values))
+    if part.matched is not None:
+        noise = _values(part.matched, column)
+        found |= {"noise": float(np.nanmean(noise)) if not np.isnan(noise).all() else None}
+        found |= {"gain": asdict(interval((values - noise) * (1 if column.higher else -1)))}
+    return found
+
+
+def refusals(rows: Sequence[Row], cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Rows without a single number, by label, and why."""
+    why = {row.label: [cell.get("refused", "") for cell in cells[row.key].values()] for row in rows}
+    return {label: reasons[0] for label, reasons in why.items() if all(reasons)}
+
+
+def markdown(
+    columns: Sequence[Column], rows: Sequence[Row], cells: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> list[str]:
+    """Lines of a table: families of methods, then the controls; rows without a number are left out.
+
+    Args:
+        columns: of the table.
+        rows: methods and controls, in order.
+        cells: row key -> column header -> from `numbers`.
+    """
+    refused = refusals(rows, cells)
+    rows = [row for row in rows if row.label not in refused]
+    head = [f"{c.header} {'↑' if c.higher else '↓'}" for c in columns]
+    lines = [f"| method | {' | '.join(head)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for title, members in _families(rows):
+        lines.append(f"| **{title}** |{' |' * len(columns)}")
+        for row in members:
+            name = f"[`{row.key}`](../methods/{row.key}.py)" if row.key in METHODS else row.label.replace("|", "\\|")
+            lines.append(f"| {name} | {' | '.join(_shown(cells[row.key].get(c.header)) for c in columns)} |")
+    return lines
+
+
+def check_names(given: str | None, default: Iterable[str]) -> list[str]:
+    """Names of checks from a command line.
+
+    Raises:
+        ValueError: there is no such check.
+    """
+    names = given.split(",") if given else list(default)
+    for name in names:
+        if name not in CHECKS:
+            raise ValueError(f"--checks: no check is called {name!r}{closest(name, CHECKS)}")
+    return names
+
+
+def _families(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    for family, title in FAMILIES.items():
+        members = [r for r in rows if not r.control and r.key in METHODS and METHODS[r.key].family == family]
+        if members:
+            yield title, members
+    for title, members in (
+        ("Other methods", [r for r in rows if not r.control and r.key not in METHODS]),
+        ("Controls", [r for r in rows if r.control]),
+    ):
+        if members:
+            yield title, members
+
+
+def _shown(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    if cell.get("refused"):
+        return "—"
+    if not cell["n"]:
+        return "no number"
+    mean = f"{cell['mean']:.3f}"
+    sure = (cell.get("gain") or {}).get("low")
+    if sure is not None and sure > 0 and cell["n"] >= ENOUGH:
+        mean = f"**{mean}**"
+    return f"{mean} <sub>{cell['low']:.2f} to {cell['high']:.2f}</sub>" if cell["n"] > 1 else mean
+
+
+def _values(result: Any, column: Column) -> np.ndarray:  # noqa: ANN401 a Result
+    values: Tensor = result.columns[column.value] if column.value else result.values
+    return values.double().cpu().numpy()

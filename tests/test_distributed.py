@@ -1,0 +1,138 @@
+"""torchrun with two processes on the CPU: killed and started again, it gives what one process gives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from sanity_checks._parallel import World, ahead
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+MODEL = ["--model", "test_resnet", "--weights", "random"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+TABLE = [
+    "--methods",
+    "gradient,grad_cam",
+    "--checks",
+    "insertion_deletion,sparseness",
+    "--shard",
+    "2",
+    "--workers",
+    "1",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Seven readable images in two folders, and one that is not."""
+    path = tmp_path_factory.mktemp("images")
+    (path / "more").mkdir()
+    for i, name in enumerate(("chelsea", "coffee", "rocket", "astronaut", "brick", "grass", "coins")):
+        Image.fromarray(getattr(skimage.data, name)()).resize((200, 180)).save(
+            path / ("more" if i % 2 else "") / f"{name}.png"
+        )
+    (path / "broken.png").write_text("no image")
+    return path
+
+
+def start(*words):
+    return subprocess.Popen(
+        list(map(str, words)), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_parts(out, n, process):
+    deadline = time.monotonic() + 200
+    while len(list(out.glob(".parts/*/*/*/*.json"))) < n:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def ranks(process):
+    """The processes that torchrun started."""
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if "table_faithfulness" in line]
+
+
+def test_killed_twice_the_table_is_that_of_one_process(folder, tmp_path):
+    script = ["reproduce/table_faithfulness.py", *MODEL, "--images", folder, *TABLE]
+    out, one = tmp_path / "two", tmp_path / "one"
+
+    process = start(*TORCHRUN, *script, "--out", out)
+    wait_for_parts(out, 3, process)
+    os.kill(ranks(process)[1], signal.SIGKILL)  # one rank; torchrun ends the other
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert not (out / "table_faithfulness.md").exists()
+    before = {f: f.stat().st_mtime_ns for f in out.glob(".parts/*/*/*/*.json")}
+    assert len(before) >= 3
+
+    process = start(*TORCHRUN, *script, "--out", out)
+    wait_for_parts(out, len(before) + 3, process)
+    os.killpg(process.pid, signal.SIGKILL)  # all
+    for rank in ranks(process):
+        os.kill(rank, signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert not (out / "table_faithfulness.md").exists()
+
+    finish(start(*TORCHRUN, *script, "--out", out))
+    assert {f: f.stat().st_mtime_ns for f in before} == before  # what was there was not done again
+    finish(start(sys.executable, *script, "--out", one))
+    numbers = [json.loads((path / "table_faithfulness.json").read_text())["numbers"] for path in (out, one)]
+    assert numbers[0] == numbers[1]
+    assert (out / "table_faithfulness.md").read_text() == (one / "table_faithfulness.md").read_text()
+    assert numbers[0]["n"] == 7
+    assert list(numbers[0]["unreadable"]) == ["broken.png"]
+    assert numbers[0]["cells"]["grad_cam"]["insertion"]["n"] == 7
+    parts = [sorted(f.relative_to(path) for f in path.glob(".parts/**/*.json")) for path in (out, one)]
+    assert parts[0] == parts[1]
+    for part in parts[0]:
+        assert (out / part).read_bytes() == (one / part).read_bytes()
+
+
+def test_the_report_of_two_processes_is_that_of_one(folder, tmp_path):
+    command = ["-m", "sanity_checks", "gradient", *MODEL, "--images", folder, "--checks", "sparseness,random_logit"]
+    reports = []
+    for name, runner in (("two", TORCHRUN), ("one", [sys.executable])):
+        out = tmp_path / name / "report"
+        printed = finish(start(*runner, *command, "--shard", "3", "--out", out))
+        assert printed.count("left out: broken.png") == 1
+        reports.append((out / "report.json").read_bytes())
+    assert reports[0] == reports[1]
+
+
+def test_ranks_share_everything_once():
+    for n in range(20):
+        for size in range(1, 6):
+            parts = [World(rank, size).share(range(n)) for rank in range(size)]
+            assert [i for part in parts for i in part] == list(range(n))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def square(item):
+    return torch.tensor(item) ** 2, os.getpid()
+
+
+def test_workers_read_ahead_in_order():
+    found = list(ahead(square, [3, 1, 2], workers=2))
+    assert [int(v) for v, _ in found] == [9, 1, 4]
+    assert os.getpid() not in {pid for _, pid in found}
+    assert [int(v) for v, _ in ahead(square, [3, 1, 2], workers=0)] == [9, 1, 4]
+    assert list(ahead(square, [], workers=2)) == []
