@@ -4,21 +4,25 @@ Every result is a file, so a run that was killed goes on where it was, and `torc
 work, by shards of images and by methods. All ranks must reach the folder of the parts.
 """
 
+import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+import _run
+import ground_truth
 from _run import Run, plain
 from methods import METHODS
 from methods._front_door import closest
 from readme_table import FAMILIES
-from sanity_checks import CHECKS, Check
+from sanity_checks import CHECKS
 from sanity_checks._parallel import World
 from sanity_checks._rows import Row, controls, resolve
 from sanity_checks._runner import Bench, Folder, Part, collect, plan, run, share
@@ -35,6 +39,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
+FEWER: Mapping[str, Mapping[str, Any]] = {"xrai": {"steps": 50}, "guided_ig": {"steps": 50}}  # on the digits
 ENOUGH = 5  # images, for an interval to call anything sure
 
 
@@ -57,8 +62,37 @@ def rows(given: str | None, default: Sequence[str], *, quick: bool) -> list[Row]
     return [*(resolve(name, quick) for name in (given.split(",") if given else default)), *controls()]
 
 
+def digits(r: Run, net: str, n: int) -> Bench:
+    """Digits on textures with their masks, for one of the networks of `ground_truth`."""
+    model, device = _run.net(r, net), r.args.device
+    found = ground_truth.digits_on_textures(n, r.args.seed)
+
+    def prepare(part: slice) -> Mapping[str, Any]:
+        x, target, mask = (v[part].to(device) for v in (found.x, found.digit, found.mask))
+        return {"x": x, "target": target, "mask": mask}
+
+    facts = (r.nets[net], r.args.seed, n, torch.device(device).type)
+    return Bench(
+        name=net,
+        note=f"{n} digits on textures, {ground_truth.NETS[net].title}",
+        model=model,
+        names=[str(i) for i in range(n)],
+        read=slice,
+        prepare=prepare,
+        stamp=hashlib.sha256(repr(facts).encode()).hexdigest(),
+        keywords={"margin": 0.0, "chunk": 512},
+    )
+
+
+def for_digits(row: Row) -> Row:
+    """A row for images of 32 pixels: large batches, which change no map, and fewer steps where a method is slow."""
+    params = METHODS[row.key].params if row.key in METHODS else {}
+    keywords = {"chunk": 512} if "chunk" in params else {}
+    return replace(row, keywords=keywords | dict(FEWER.get(row.key, {})) | dict(row.keywords))
+
+
 def measure(
-    r: Run, here: World, rows: Sequence[Row], checks: Mapping[str, Mapping[str, Any]], where: Callable[[Check], Bench]
+    r: Run, here: World, rows: Sequence[Row], checks: Mapping[str, Mapping[str, Any]], bench: Bench
 ) -> Iterator[tuple[tuple[str, str], Part]]:
     """Every check of every row; the first rank yields ((row, check), all its images) one by one, the others nothing.
 
@@ -67,10 +101,11 @@ def measure(
         here: which rank this is.
         rows: methods and controls.
         checks: name -> keywords.
-        where: the bench of a check.
+        bench: network and images.
     """
-    folder = Folder(path=Path(r.args.parts or r.out / ".parts" / r.script), seed=r.args.seed, draws=1)
-    units = plan(rows, checks, where, r.args.shard)
+    path = Path(r.args.parts or r.out / ".parts" / r.script) / bench.name.replace(" ", "_")
+    folder = Folder(path=path, seed=r.args.seed, draws=1)
+    units = plan(rows, checks, lambda _: bench, r.args.shard)
     mine = share(units, here)
     r.bar.reset(total=len(mine))
     for unit in run(mine, folder, workers=r.args.workers):

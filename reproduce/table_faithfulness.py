@@ -1,8 +1,9 @@
-"""Faithfulness of every method on photographs: what happens to the score when what a map points at is shown or removed.
+"""Faithfulness of every method: what happens to the score when what a map points at is shown or removed.
 
-Scores of Petsiuk et al. 2018 (insertion, deletion), Samek et al. 2017 (pixel flipping), Rong et al. 2022 (ROAD), Rieger
-and Hansen 2020 (IROF), Hesse et al. 2024 (single deletion), Ancona et al. 2018 (sensitivity-n), Yeh et al. 2019
-(infidelity), each with its 95 % bootstrap interval over images, beside controls that know nothing of the network.
+Scores of Petsiuk et al. 2018 (insertion, deletion), Rong et al. 2022 (ROAD), Rieger and Hansen 2020 (IROF), Hesse et
+al. 2024 (single deletion), Samek et al. 2017 (pixel flipping), Ancona et al. 2018 (sensitivity-n), Yeh et al. 2019
+(infidelity), each with its 95 % bootstrap interval over images, beside controls that know nothing of the network: on
+photographs, and on digits on textures with a small CNN and a small ViT, where all images are cheap.
 
 The reader should see: no method leads in every column, and smooth maps gain by being smooth; so a number in bold is one
 that is surely better than that of noise as smooth as the map itself.
@@ -15,34 +16,56 @@ where it was. Memory does not grow with the images, but for a few numbers of eac
 """
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import _run  # puts the repository on the path
-from _table import ENOUGH, OPTIONS, Column, check_names, markdown, measure, numbers, refusals, rows
+from _table import (
+    ENOUGH,
+    FEWER,
+    OPTIONS,
+    Column,
+    check_names,
+    digits,
+    for_digits,
+    markdown,
+    measure,
+    numbers,
+    refusals,
+    rows,
+)
 from methods import METHODS
 from sanity_checks import CHECKS
 from sanity_checks import _benches as benches
 from sanity_checks._parallel import World, world
+from sanity_checks._runner import Bench
 
 COLUMNS = (
     Column("insertion", "insertion_deletion", "insertion"),
     Column("deletion", "insertion_deletion", "deletion", higher=False),
-    Column("pixel flipping", "pixel_flipping"),
     Column("ROAD", "road"),
     Column("IROF", "irof"),
     Column("single deletion", "single_deletion"),
+    Column("pixel flipping", "pixel_flipping"),
     Column("sensitivity-n", "sensitivity_n"),
     Column("infidelity", "infidelity", higher=False),
 )
+ON_PHOTOGRAPHS = ("insertion_deletion", "road", "irof", "single_deletion")  # the others cost as much as these together
+ON_DIGITS = tuple(dict.fromkeys(c.check for c in COLUMNS))
+SIZED: Mapping[str, Mapping[str, Any]] = {  # keywords for images of 32 pixels
+    "insertion_deletion": {"step": 32},
+    "irof": {"segments": 50},
+    "pixel_flipping": {"region": 4, "steps": 64, "repeats": 1},
+    "infidelity": {"side": 4},
+}
+FEW = ["gradient", "grad_cam"]  # methods of a quick run
 CHECK_OPTIONS = MappingProxyType(
     {
-        "--checks": {"metavar": "A,B", "help": "names of checks of maps; default: those of the table"},
-        "--full": {
-            "action": "store_true",
-            "help": "the papers' settings of the checks; default: --quick's of the command",
-        },
+        "--checks": {"metavar": "A,B", "help": "names of checks of maps; default: those of the tables"},
+        "--full": {"action": "store_true", "help": "the papers' settings of the checks, not those of a quick report"},
+        "--digits": {"type": int, "default": 48, "metavar": "N", "help": "digits on textures; 0: none"},
     }
 )
 
@@ -59,51 +82,75 @@ def main() -> None:
     with world() as here:
         run.args.device = here.device(run.args.device)
         try:
-            table(run, here)
+            tables(run, here)
         except ValueError as error:
             sys.exit(f"{run.script}: {error}")
 
 
-def table(run: _run.Run, here: World) -> None:
+def tables(run: _run.Run, here: World) -> None:
     """Measure with all ranks; the first writes."""
     args = run.args
-    few = ["gradient", "grad_cam"], ["insertion_deletion", "single_deletion"]
-    names = check_names(args.checks, few[1] if args.quick else dict.fromkeys(c.check for c in COLUMNS))
-    columns = [c for c in COLUMNS if c.check in names]
-    columns += [Column(CHECKS[n].title, n, "", CHECKS[n].higher_is_better is not False) for n in names
-                if n not in {c.check for c in COLUMNS}]  # fmt: skip
+    n = min(args.digits, 12) if args.quick else args.digits
     loaded = _run.load(run)
     good, bad = benches.readable(args.images, loaded, workers=args.workers, world=here)
-    bench = benches.photographs(loaded, good, args.chunk or (8 if loaded.device.type == "cpu" else 128))
-    all_rows = rows(args.methods, few[0] if args.quick else list(METHODS), quick=args.quick)
-    checks = {n: {} if args.full else dict(CHECKS[n].quick) for n in names}
-    cells: dict[str, dict[str, dict[str, Any]]] = {}
-    for (row, check), part in measure(run, here, all_rows, checks, lambda _: bench):
+    photographs = benches.photographs(loaded, good, args.chunk or (8 if loaded.device.type == "cpu" else 128))
+    few = ["single_deletion"]
+    names = check_names(args.checks, few if args.quick else ON_PHOTOGRAPHS)
+    found = {f"{len(good)} photographs, {loaded.tag}": table(run, here, photographs, names)}
+    names = check_names(args.checks, few if args.quick else ON_DIGITS)
+    nets = [("digit_cnn", "small CNN"), ("digit_vit", "small ViT")]
+    for net, kind in nets[: 1 if args.quick else 2] if n else ():
+        bench = digits(run, net, n)
+        found[f"{n} digits on textures, {kind}"] = table(
+            run, here, bench, check_names(args.checks, ON_DIGITS), small=True
+        )
+    if here.rank > 0:
+        return
+    left_out = f" ({len(bad)} more could not be read)" if bad else ""
+    fewer = ", ".join(f"{METHODS[m].title} ({k} = {v})" for m, p in FEWER.items() for k, v in p.items())
+    caption = (
+        f"{loaded.note}. Photographs{left_out} are explained for the top class, digits for the digit, seed "
+        f"{args.seed}. Mean over images and 95 % bootstrap interval. ↑ higher is better, ↓ lower. Bold: surely (95 %) "
+        f"better than noise as smooth as the map itself, on the same images, {ENOUGH} or more. Settings of the checks: "
+        f"{'those of the papers' if args.full else 'reduced, see the sidecar'}; on the digits fewer steps of {fewer}. "
+        + ("So few photographs make a filter, not a ranking." if len(good) < 100 else "")
+        + "".join(f" Not defined for {title}: {', '.join(f['refused'])}." for title, f in found.items() if f["refused"])
+    )
+    lines = [line for title, f in found.items() for line in (f"## {title}", "", *f.pop("lines"), "")]
+    shas = {Path(i).name: sha for i, sha in good.items()} if len(good) <= 100 else {}
+    run.numbers = {"n": len(good), "unreadable": bad, "images": shas, "tables": found}
+    _run.save(run, None, caption, markdown="\n".join(["# Faithfulness", "", *lines, caption]))
+
+
+def table(run: _run.Run, here: World, bench: Bench, names: Sequence[str], *, small: bool = False) -> dict[str, Any]:
+    """Every check of every row on one bench; on the first rank what the table says of it, else nothing."""
+    args = run.args
+    columns = [c for c in COLUMNS if c.check in names]
+    columns += [
+        Column(CHECKS[name].title, name, "", CHECKS[name].higher_is_better is not False)
+        for name in names
+        if name not in ON_DIGITS
+    ]
+    every = rows(args.methods, FEW if args.quick else list(METHODS), quick=args.quick)
+    every = [for_digits(row) for row in every] if small else every
+    sized = SIZED if small else {}
+    checks = {name: ({} if args.full else dict(CHECKS[name].quick)) | dict(sized.get(name, {})) for name in names}
+    cells: dict[str, dict[str, Any]] = {}
+    for (row, check), part in measure(run, here, every, checks, bench):
         for column in columns:
             if column.check == check:
                 cells.setdefault(row, {})[column.header] = numbers(column, part)
     if here.rank > 0:
-        return
-    refused = refusals(all_rows, cells)
-    run.refused |= {f"{label}, {loaded.tag}": why for label, why in refused.items()}
-    run.numbers = {
-        "n": len(good),
-        "unreadable": bad,
-        "images": {Path(i).name: sha for i, sha in good.items()} if len(good) <= 100 else len(good),
+        return {}
+    refused = refusals(every, cells)
+    run.refused |= {f"{label}, {bench.name}": why for label, why in refused.items()}
+    return {
+        "n": len(bench.names),
         "columns": [c.header for c in columns],
         "cells": cells,
+        "refused": list(refused),
+        "lines": markdown(columns, every, cells),
     }
-    left_out = f" ({len(bad)} could not be read)" if bad else ""
-    settings = "those of the papers" if args.full else "reduced, see the sidecar"
-    caption = (
-        f"{loaded.note}. {len(good)} images{left_out}, explained for the top class, seed {args.seed}. Mean over images "
-        "and 95 % bootstrap interval. ↑ higher is better, ↓ lower. Bold: surely (95 %) better than noise as smooth as "
-        f"the map itself, on the same images, {ENOUGH} or more. Settings of the checks: {settings}. "
-        + ("With so few images this is a filter, not a ranking." if len(good) < 100 else "")
-        + (f" Not defined for this model: {', '.join(refused)}." if refused else "")
-    )
-    table = markdown(columns, all_rows, cells)
-    _run.save(run, None, caption, markdown="\n".join(["# Faithfulness", "", *table, "", caption]))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,24 @@
-"""Time in forward passes: resnet50, one 224 px image, layer4, beside the other libraries in the same run.
+"""Time in forward passes: the cases of reproduce/table_timing.py, ours and the other libraries', one by one.
 
     pytest tests/bench_cost.py -o addopts= --benchmark-only          # without the run-time shape checks of the tests
 
+resnet50 with random weights, one 224 px image, with the fewer steps, samples and windows that the table compares with.
 Not run by default, and nothing here asserts a time: machines differ, and share. Every round also times one forward pass
 without gradients, F; the summary gives each method's median as a ratio to it.
 """
 
-import time
 from functools import partial
 from statistics import median
 
 import pytest
 import timm
 import torch
-from captum.attr import IntegratedGradients, LayerGradCam
-from pytorch_grad_cam import EigenCAM, FullGrad, GradCAM, GradCAMPlusPlus
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
+import table_timing
 from methods import METHODS
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("two_threads")]
-TARGET = torch.tensor([3])
+OURS = [(name, "ours") for name, m in METHODS.items() if "cnn" in m.architectures]
 
 
 @pytest.fixture(scope="module")
@@ -42,66 +40,25 @@ def two_threads():
     torch.set_num_threads(threads)
 
 
-def ours(name, **keywords):
-    return lambda model, x: METHODS[name].fn(model, x, TARGET, **keywords)
-
-
-def captum_ig(model, x):
-    IntegratedGradients(model).attribute(x, target=TARGET, n_steps=32, internal_batch_size=8, method="riemann_right")
-
-
-def captum_grad_cam(model, x):
-    LayerGradCam(model, model.layer4).attribute(x, TARGET, relu_attributions=True)
-
-
-def peer(cls, model, x):
-    with cls(model, [model.layer4]) as cam:
-        cam(x, [ClassifierOutputTarget(3)])
-
-
-CASES = {
-    "gradient": (ours("gradient"), 7),
-    "grad_cam": (ours("grad_cam", layer="layer4"), 9),
-    "grad_cam, captum": (captum_grad_cam, 9),
-    "grad_cam, pytorch-grad-cam": (partial(peer, GradCAM), 7),
-    "grad_cam_plus_plus": (ours("grad_cam_plus_plus", layer="layer4"), 9),
-    "grad_cam_plus_plus, pytorch-grad-cam": (partial(peer, GradCAMPlusPlus), 5),
-    "hires_cam": (ours("hires_cam", layer="layer4"), 9),
-    "layer_cam": (ours("layer_cam", layer="layer4"), 9),
-    "xgrad_cam": (ours("xgrad_cam", layer="layer4"), 9),
-    "bag_cam": (ours("bag_cam", layer="layer4"), 9),
-    "cam": (ours("cam", layer="layer4"), 9),
-    "eigen_cam": (ours("eigen_cam", layer="layer4"), 9),
-    "eigen_cam, pytorch-grad-cam": (partial(peer, EigenCAM), 5),
-    "eigen_grad_cam": (ours("eigen_grad_cam", layer="layer4"), 9),
-    "full_grad": (ours("full_grad"), 7),
-    "full_grad, pytorch-grad-cam": (partial(peer, FullGrad), 1),
-    "guided_backprop": (ours("guided_backprop"), 7),
-    "ablation_cam": (ours("ablation_cam", layer="layer4"), 3),
-    "integrated_gradients, 32 steps": (ours("integrated_gradients", steps=32), 5),
-    "integrated_gradients, 32 steps, captum": (captum_ig, 5),
-    "score_cam, 2049 passes": (ours("score_cam", layer="layer4"), 1),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_cost(benchmark, record_ratio, model, x, case):
-    run, rounds = CASES[case]
-    forwards = []
-
-    def forward():
-        start = time.perf_counter()
-        with torch.no_grad():
-            model(x)
-        forwards.append(time.perf_counter() - start)
-
-    if rounds > 1:
-        run(model, x)  # warm up
+@pytest.mark.parametrize(("name", "who"), sorted(OURS + list(table_timing.PEERS)), ids=", ".join)
+def test_cost(benchmark, record_ratio, model, x, name, who):
+    if who != "ours" and not table_timing.version(who):
+        pytest.skip(f"{who} is not installed")
+    keywords = table_timing.same(name, model, x)
+    if who == "ours":
+        job = partial(METHODS[name].fn, model, x, torch.tensor([3]), **keywords)
+    else:
+        job = table_timing.job_of(table_timing.PEERS[name, who], keywords, model, x, torch.tensor([3]))
+    forward, forwards = table_timing.plain(model, x)["forward", 1], []
     forward()
-    forwards.clear()
-    benchmark.pedantic(run, (model, x), setup=forward, rounds=rounds)
-    for _ in range(3):
-        forward()
+
+    def another_forward():
+        forwards.append(table_timing.seconds(forward))
+
+    with table_timing.quiet():
+        once = table_timing.seconds(job)  # warms up
+        benchmark.pedantic(job, setup=another_forward, rounds=table_timing.rounds_for(once))
+    another_forward()
     if benchmark.stats:
-        F = median(forwards)
-        benchmark.extra_info["forwards"] = record_ratio(case, benchmark.stats.stats.median / F)
+        ratio = benchmark.stats.stats.median / median(forwards)
+        benchmark.extra_info["forwards"] = record_ratio(f"{name}, {who}", ratio)
