@@ -178,7 +178,8 @@ def cached(
 
 
 def _compute(unit: Unit, shared: dict[str, Any], seed: int, seeds_matched: int) -> Part:
-    c, params = unit.check, dict(unit.params)
+    c = unit.check
+    params = {k: shared[k] for k in c.params if k in shared} | dict(unit.params)  # what the bench knows of these images
     if "seed" in c.params:
         params["seed"] = seed
     inputs = {k: shared[k] for k in c.inputs if k in shared}

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "reproduce"))
-import _sources  # noqa: E402
-import all as everything  # noqa: E402
+import _sources
+import all as everything
 
 NAME, WORDS = "fig_perturbation", ["--quick", "--seed", "3"]
 

@@ -1,0 +1,102 @@
+"""The table of faithfulness: what a reader sees in it, and how a cell and a line are made."""
+
+import numpy as np
+import pytest
+import torch
+
+import _table
+import table_faithfulness as script
+from figure_numbers import numbers
+from methods import METHODS
+from sanity_checks import Result
+from sanity_checks._controls import CONTROLS
+from sanity_checks._rows import Row, controls
+from sanity_checks._runner import Part
+
+HIGHER = {c.header: c.higher for c in script.COLUMNS}
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return numbers("table_faithfulness")["tables"]
+
+
+def test_every_method_has_a_number_or_a_reason(tables):
+    titles = {m.title for m in METHODS.values()}
+    for table in tables.values():
+        for row in [*METHODS, *CONTROLS]:
+            cells = table["cells"][row]
+            assert set(cells) == set(table["columns"])
+            if row in CONTROLS or METHODS[row].title not in table["refused"]:
+                assert all(
+                    c["n"] + c["missing"] == table["n"] and c["low"] <= c["mean"] <= c["high"] for c in cells.values()
+                )
+        assert set(table["refused"]) <= titles
+    photographs, cnn, vit = tables.values()
+    assert (
+        {"Attention Rollout", "Generic Attention Explainability"} == set(photographs["refused"]) == set(cnn["refused"])
+    )
+    assert "Attention Rollout" not in vit["refused"]
+
+
+def test_no_method_leads_in_every_column(tables):
+    for table in tables.values():
+        best = set()
+        for column in table["columns"]:
+            means = {r: c[column]["mean"] for r, c in table["cells"].items() if "mean" in c[column]}
+            best.add((max if HIGHER[column] else min)(means, key=means.get))
+        assert len(best) > 1
+
+
+def test_smooth_maps_gain_by_being_smooth(tables):
+    for table in tables.values():
+        smooth, white = (table["cells"][row]["insertion"]["mean"] for row in ("smooth_noise", "white_noise"))
+        assert smooth > white
+
+
+def test_methods_beat_noise_of_their_own_smoothness_and_noise_does_not(tables):
+    def sure(table, row):
+        return sum(table["cells"][row][c]["gain"]["low"] > 0 for c in table["columns"])
+
+    _, cnn, vit = tables.values()
+    for table in (cnn, vit):
+        half = len(table["columns"]) / 2
+        for row in ("integrated_gradients", "grad_cam", "hires_cam", "occlusion"):
+            assert sure(table, row) >= half, row
+        for row in ("white_noise", "smooth_noise"):  # each interval misses with 5 %
+            assert sure(table, row) <= 1, row
+
+
+def test_a_cell_is_paired_with_noise_and_lower_is_better_where_it_is():
+    values, noise = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 5.0])
+    part = Part(Result(values=values, columns={"other": noise}), Result(values=noise, columns={"other": values}))
+    cell = _table.numbers(_table.Column("a", "insertion_deletion"), part)
+    assert cell["mean"] == pytest.approx(7 / 3)
+    assert cell["noise"] == pytest.approx(11 / 3)
+    assert cell["gain"]["mean"] == pytest.approx(-4 / 3)
+    assert _table.numbers(_table.Column("a", "insertion_deletion", higher=False), part)["gain"]["mean"] > 0
+    assert _table.numbers(_table.Column("a", "insertion_deletion", "other"), part)["mean"] == pytest.approx(11 / 3)
+    assert _table.numbers(_table.Column("a", "insertion_deletion"), Part(None, refused="why")) == {"refused": "why"}
+
+
+def test_lines_of_a_table():
+    columns = [_table.Column("up", "road"), _table.Column("down", "infidelity", higher=False)]
+    every = [Row(key="grad_cam", label="Grad-CAM", fn=len), Row(key="mine", label="mine", fn=len), *controls()]
+    cell = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 7, "missing": 0, "gain": {"low": 0.1}}
+    cells = {row.key: {"up": cell, "down": cell | {"n": 3}} for row in every}
+    cells["mine"] = {"up": {"refused": "no"}, "down": {"refused": "no"}}
+    lines = _table.markdown(columns, every, cells)
+    assert lines[0] == "| method | up ↑ | down ↓ |"
+    shown = "**0.500** <sub>0.40 to 0.60</sub> | 0.500 <sub>0.40 to 0.60</sub>"  # too few images to be sure
+    assert f"| [`grad_cam`](../methods/grad_cam.py) | {shown} |" in lines
+    assert not any("mine" in line for line in lines)
+    assert any(line.startswith(r"| \|x\| | ") for line in lines)
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {4}
+    assert _table.refusals(every, cells) == {"mine": "no"}
+
+
+def test_names_are_checked():
+    with pytest.raises(ValueError, match="--checks: .*'raod'; the closest are road"):
+        _table.check_names("raod", ["road"])
+    assert _table.check_names(None, ["road"]) == ["road"]
+    assert np.isnan(_table.numbers(_table.Column("a", "road"), Part(Result(values=torch.tensor([np.nan]))))["mean"])
