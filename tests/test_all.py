@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
 import _sources
 import all as everything
 
+ROOT = Path(__file__).resolve().parent.parent
 NAME, WORDS = "fig_perturbation", ["--quick", "--seed", "3"]
 
 
