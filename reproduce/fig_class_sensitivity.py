@@ -1,0 +1,162 @@
+"""Does the map change with the class that is explained? The random logit test, beside the randomised head.
+
+Sixt, Granz, Landgraf. When Explanations Lie. ICML 2020. arXiv:1912.09818, section 5, form of its box plot of SSIM.
+
+The reader should see: maps of guided backpropagation and DeconvNet stay the same when another class is explained, as
+those of Eigen-CAM do, which takes no class; maps of the gradient, Grad-CAM and HiResCAM change.
+
+Settings that differ from the paper: another network, seven photographs in place of 200, ten random classes for each
+in place of one, and methods of this repository (the paper's are mostly variants of relevance propagation). Beside its
+SSIM there is the rank correlation, at the map's own resolution. Throwing away the weights of the last layer alone makes
+every class a random one: the two tests must agree, and both are drawn.
+SSIM of coarse maps is high whatever they show, as the smooth noise tells; rank correlation does not have this fault.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+import _plot
+import _run  # puts the repository on the path
+import images
+from methods import METHODS
+from methods._torch import Attribution
+from sanity_checks._controls import CONTROLS
+from sanity_checks._randomize import randomized, stages
+from sanity_checks._statistics import interval
+from sanity_checks._torch import explain
+from sanity_checks.similarity import similarities
+
+ORDER = (
+    "guided_backprop",
+    "deconvnet",
+    "gradient",
+    "input_x_gradient",
+    "full_grad",
+    "guided_grad_cam",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "hires_cam",
+    "layer_cam",
+    "eigen_grad_cam",
+    "eigen_cam",
+)
+QUICK = ("guided_backprop", "gradient", "grad_cam", "eigen_cam")
+CLASSES, SEEDS = 10, 6  # random classes for each photograph; randomised heads
+COLUMNS = {"ssim": "SSIM, sign-tolerant (the paper's)", "spearman": "rank correlation of |a|"}
+
+
+def main() -> None:
+    """Draw figures/fig_class_sensitivity.png."""
+    photos = ",".join(images.PACKAGED)
+    run = _run.start(__file__, __doc__, photos=photos, quick_photos="chelsea,coffee")
+    loaded = _run.load(run)
+    rows = _run.subjects(run, loaded)
+    x = images.tensor([r.photo for r in rows], loaded)
+    target = torch.tensor([r.target for r in rows], device=loaded.device)
+    names = QUICK if run.args.quick else ORDER
+    classes, seeds = (2, 1) if run.args.quick else (CLASSES, SEEDS)
+    run.bar.reset(total=len(names) + len(CONTROLS))
+
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        run.bar.set_postfix_str(name)
+        try:
+            of = _run.bind(run, name, loaded.model, x)
+            found[METHODS[name].title] = measure(run, loaded.model, x, target, of, classes, seeds)
+        except ValueError as error:
+            run.refused[f"{METHODS[name].title}, {loaded.tag}"] = str(error)
+        run.bar.update()
+    for title, control in CONTROLS.values():
+        of = control(run.args.seed)
+        found[title] = measure(run, loaded.model, x, target, of, classes, seeds)
+        run.bar.update()
+    run.numbers |= {"photographs": [r.photo.name for r in rows], "classes": classes, "heads": seeds, "measured": found}
+
+    n = len(x)
+    caption = (
+        f"{loaded.note}. {n} photographs, explained for their top class and for {classes} random other classes: "
+        "similarity of the two maps, averaged over the classes, a dot per photograph; boxes from quartile to quartile, "
+        "the thick line is the median. 1: the map does not depend on the class. Left: the larger of the SSIM with the "
+        "map and with its negative, uniform 5 x 5 window, at the resolution of the image; that of coarse maps is high "
+        "whatever they show, see the smooth noise. Right: at the map's own resolution. Diamonds: the mean when the "
+        f"weights of the last layer alone are permuted ({seeds} draws, the same for all photographs). Bars: between "
+        "maps of different photographs. Grey: controls that see no network; noise is drawn anew. "
+        f"Seed {run.args.seed}."
+        + (" Not defined for this model, left out: " + "; ".join(run.refused) + "." if run.refused else "")
+    )
+    _run.save(run, boxes(found, caption, _run.banner(run)), caption)
+
+
+def measure(
+    run: _run.Run,
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Int[Tensor, " B"],
+    of: Attribution,
+    classes: int,
+    seeds: int,
+) -> dict[str, Any]:
+    """Similarities per photograph, with their intervals.
+
+    Returns:
+        spearman, ssim, signed: of the maps of random classes. runner_up: of the next class. null: of the maps of
+        different photographs. ceiling: of two runs. head: spearman on networks whose last layer is permuted.
+    """
+    seed = run.args.seed
+    result = _run.score(run, "random_logit", model, x, target, of, classes=classes, seed=seed)
+    values = {"spearman": result.values, "head": randomized_head(model, x, target, of, range(seed, seed + seeds))}
+    values |= {k: result.columns[k] for k in ("ssim", "signed", "runner_up", "null", "ceiling")}
+    found = {k: v.cpu().numpy() for k, v in values.items()}
+    return {k: {"values": v} | asdict(interval(v)) for k, v in found.items()}
+
+
+def randomized_head(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Int[Tensor, " B"], of: Attribution, seeds: Sequence[int]
+) -> Float[Tensor, " B"]:
+    """Mean rank correlation of |a| with the maps of networks that have lost the weights of their last layer."""
+    head = stages(model, x)[-1]
+    reference = explain(of, model, x, target)
+    found = []
+    for seed in seeds:
+        other = randomized(model, head.parameters, seed=seed)
+        found.append(similarities(reference, explain(of, other, x, target), x, ("spearman",))["spearman"])
+    return torch.stack(found).mean(dim=0)
+
+
+def boxes(found: dict[str, dict[str, Any]], caption: str, banner: str) -> Figure:
+    """A box per method, most similar first, then the controls; SSIM at the left, rank correlation at the right."""
+    blind = {title for title, _ in CONTROLS.values()}
+    order = sorted(found, key=lambda title: (title in blind, -found[title]["spearman"]["mean"]))
+    with _plot.style():
+        figure, axes = _plot.chart(1, 2, caption, height=0.5 + 0.16 * len(found), banner=banner, sharey=True)
+        for ax, (key, label) in zip(axes[0], COLUMNS.items(), strict=True):
+            for i, title in enumerate(order):
+                colour, v = _plot.CONTROL if title in blind else _plot.LINES[0], found[title][key]["values"]
+                line = {"color": colour, "lw": 0.8}
+                ax.boxplot(
+                    v[~np.isnan(v)], positions=[i], orientation="horizontal", widths=0.6, whis=(0, 100),
+                    showfliers=False, manage_ticks=False,
+                    boxprops=line, whiskerprops=line, capprops=line, medianprops=line | {"lw": 1.6},
+                )  # fmt: skip
+                ax.plot(v, [i] * len(v), ".", color=colour, alpha=0.5, ms=4, mew=0)
+            ax.set_xlabel(label)
+            ax.grid(axis="x", lw=0.3, color="#dddddd")
+            ax.axvline(1, color="black", lw=0.5, zorder=0)
+        for i, title in enumerate(order):
+            null, head = found[title]["null"]["mean"], found[title]["head"]["mean"]
+            axes[0, 1].plot([null, null], [i - 0.42, i + 0.42], color="black", lw=0.9)
+            axes[0, 1].plot(head, i, "D", ms=3.2, mfc="white", mec=_plot.LINES[1], mew=0.9, zorder=4)
+        axes[0, 0].set_yticks(range(len(order)), order)
+        axes[0, 0].set_ylim(len(order) - 0.4, -0.6)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
