@@ -1,0 +1,69 @@
+"""Dot plots: a line for each method and control, a mean and its 95 % interval on it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import _plot
+from methods import METHODS
+from methods._torch import Attribution
+from sanity_checks._controls import CONTROLS
+from sanity_checks._statistics import interval
+
+
+def controls(seed: int, names: Sequence[str] = tuple(CONTROLS)) -> dict[str, Attribution]:
+    """Maps that know nothing of a network, by name."""
+    return {name: CONTROLS[name][1](seed) for name in names}
+
+
+def title(name: str) -> str:
+    """A row's name as it stands in the picture."""
+    return METHODS[name].title if name in METHODS else CONTROLS[name][0]
+
+
+def rgb(picture: Tensor) -> np.ndarray:
+    """An image of one channel in [0, 1] as H W 3 bytes."""
+    return (picture[0].clamp(0, 1) * 255).byte().cpu().numpy()[..., None].repeat(3, axis=2)
+
+
+def of_images(values: Tensor | np.ndarray) -> dict[str, float]:
+    """A mean over images with its 95 % interval, as the sidecar holds it."""
+    return asdict(interval(np.asarray(torch.as_tensor(values).double().cpu())))
+
+
+def dots(
+    ax: Any,  # noqa: ANN401
+    rows: Mapping[str, Mapping[str, float]],
+    *,
+    shift: float = 0.0,
+    colour: str = _plot.LINES[0],
+    names: Mapping[str, str] | None = None,
+    **look: Any,  # noqa: ANN401
+) -> None:
+    """A mean and its interval for each row, from the top down; controls in grey.
+
+    Args:
+        ax: axes, without anything on their y axis.
+        rows: name -> mean, low, high.
+        shift: downwards, in rows.
+        colour: of methods.
+        names: what stands at the left; None: `title`.
+        look: keywords of `Axes.plot` for the mean.
+    """
+    look = {"markersize": 3.5, "linestyle": "none"} | look
+    for i, (name, v) in enumerate(rows.items()):
+        c = _plot.CONTROL if name in CONTROLS else colour
+        ax.plot([v["low"], v["high"]], [i + shift] * 2, color=c, linewidth=0.8)
+        ax.plot(v["mean"], i + shift, color=c, **(look if i == 0 else look | {"label": None}))
+    ax.set_yticks(range(len(rows)), [(names or {}).get(name) or title(name) for name in rows])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+
+
+def legend(figure: Any, ax: Any, **options: Any) -> None:  # noqa: ANN401
+    """What the marks of `ax` mean, in a line above all axes, from last drawn to first."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(labels), **options)
