@@ -18,7 +18,7 @@ import table_timing
 from methods import METHODS
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("two_threads")]
-OURS = [(name, "ours") for name, m in METHODS.items() if "cnn" in m.architectures]
+CASES = sorted([*((name, "ours") for name, m in METHODS.items() if "cnn" in m.architectures), *table_timing.PEERS])
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def two_threads():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(("name", "who"), sorted(OURS + list(table_timing.PEERS)), ids=", ".join)
+@pytest.mark.parametrize(("name", "who"), CASES, ids=[f"{name}, {who}" for name, who in CASES])
 def test_cost(benchmark, record_ratio, model, x, name, who):
     if who != "ours" and not table_timing.version(who):
         pytest.skip(f"{who} is not installed")
