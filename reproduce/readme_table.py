@@ -1,10 +1,12 @@
-"""Write the tables of methods and of checks in README.md from the registries and methods/references.bib.
+"""Write the tables of methods, checks and figures in README.md from the registries, the bibliography and the sidecars.
 
 python reproduce/readme_table.py            # writes
 python reproduce/readme_table.py --check    # exits 1 if a table is out of date
 """
 
 import argparse
+import ast
+import json
 import os
 import re
 import sys
@@ -110,7 +112,37 @@ def check_table() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"methods": table, "checks": check_table}
+def gallery() -> str:
+    """Every figure with its script, what it shows and the methods in it, as Markdown; then the tables."""
+    lines = ["| picture | shows |", "| --- | --- |"]
+    for script in sorted((ROOT / "reproduce").glob("fig_*.py")):
+        name = script.stem
+        facts = json.loads((ROOT / f"figures/{name}.json").read_text())
+        used = ", ".join(f"[`{m}`](methods/{m}.py)" for m in sorted(facts["methods"]))
+        checks = ", ".join(f"[`{c}`](sanity_checks/{c}.py)" for c in sorted(facts["checks"]))
+        shows = [f"[`{name}.py`](reproduce/{name}.py): {_first_line(script)}"]
+        shows += [f"Methods: {used}"] if used else []
+        shows += [f"Checks: {checks}"] if checks else []
+        picture = f'<a href="figures/{name}.png"><img src="figures/{name}.png" width="240" alt="{name}"></a>'
+        lines.append(f"| {picture} | {'<br>'.join(shows)} |")
+    lines += ["", "| table | shows |", "| --- | --- |"]
+    for script in sorted((ROOT / "reproduce").glob("table_*.py")):
+        outputs = sorted(
+            file
+            for sidecar in (ROOT / "figures").glob("*.json")
+            if f"reproduce/{script.name}" in json.loads(sidecar.read_text())["command"]
+            for file in json.loads(sidecar.read_text())["outputs"]
+        )
+        links = ", ".join(f"[{file}](figures/{file})" for file in outputs)
+        lines.append(f"| {links} | [`{script.name}`](reproduce/{script.name}): {_first_line(script)} |")
+    return "\n".join(lines)
+
+
+def _first_line(script: Path) -> str:
+    return (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0].replace("|", "\\|")
+
+
+TABLES = {"methods": table, "checks": check_table, "figures": gallery}
 
 
 def main() -> int:

@@ -65,7 +65,7 @@ CHECK_OPTIONS = MappingProxyType(
     {
         "--checks": {"metavar": "A,B", "help": "names of checks of maps; default: those of the tables"},
         "--full": {"action": "store_true", "help": "the papers' settings of the checks, not those of a quick report"},
-        "--digits": {"type": int, "default": 48, "metavar": "N", "help": "digits on textures; 0: none"},
+        "--digits": {"type": int, "default": 32, "metavar": "N", "help": "digits on textures; 0: none"},
     }
 )
 
