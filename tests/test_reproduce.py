@@ -289,7 +289,7 @@ def test_bad_arguments_end_with_a_message(capsys, argv, message):
 
 
 def test_a_quick_script_runs_from_anywhere_and_stays_out_of_figures(tmp_path):
-    before = {p: p.read_bytes() for p in (ROOT / "figures").iterdir()}
+    before = {p: p.read_bytes() for p in (ROOT / "figures").iterdir() if p.is_file()}
     environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "reproduce" / "fig_combined.py"), "--quick"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
@@ -299,7 +299,7 @@ def test_a_quick_script_runs_from_anywhere_and_stays_out_of_figures(tmp_path):
     facts = json.loads(png.with_suffix(".json").read_text())
     assert facts["quick"] is True
     assert facts["command"] == "python reproduce/fig_combined.py --quick"
-    assert before == {p: p.read_bytes() for p in (ROOT / "figures").iterdir()}
+    assert before == {p: p.read_bytes() for p in (ROOT / "figures").iterdir() if p.is_file()}
 
 
 # figures/
