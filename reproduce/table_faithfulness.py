@@ -5,8 +5,8 @@ al. 2024 (single deletion), Samek et al. 2017 (pixel flipping), Ancona et al. 20
 (infidelity), each with its 95 % bootstrap interval over images, beside controls that know nothing of the network: on
 photographs, and on digits on textures with a small CNN and a small ViT, where all images are cheap.
 
-The reader should see: no method leads in every column, and smooth maps gain by being smooth; so a number in bold is one
-that is surely better than that of noise as smooth as the map itself.
+The reader should see: no method leads in every column, and on photographs smooth noise beats white noise in insertion;
+so a number in bold is one that is surely better than that of noise as smooth as the map itself.
 
     python reproduce/table_faithfulness.py
     torchrun --nproc-per-node=4 reproduce/table_faithfulness.py --images DIR --model resnet50 --device cuda --workers 4

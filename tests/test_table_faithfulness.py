@@ -48,10 +48,10 @@ def test_no_method_leads_in_every_column(tables):
         assert len(best) > 1
 
 
-def test_smooth_maps_gain_by_being_smooth(tables):
-    for table in tables.values():
-        smooth, white = (table["cells"][row]["insertion"]["mean"] for row in ("smooth_noise", "white_noise"))
-        assert smooth > white
+def test_on_photographs_smooth_noise_beats_white_noise_in_insertion(tables):
+    photographs, *_ = tables.values()
+    smooth, white = (photographs["cells"][row]["insertion"]["mean"] for row in ("smooth_noise", "white_noise"))
+    assert smooth > white + 0.05
 
 
 def test_methods_beat_noise_of_their_own_smoothness_and_noise_does_not(tables):
@@ -59,12 +59,13 @@ def test_methods_beat_noise_of_their_own_smoothness_and_noise_does_not(tables):
         return sum(table["cells"][row][c]["gain"]["low"] > 0 for c in table["columns"])
 
     _, cnn, vit = tables.values()
-    for table in (cnn, vit):
-        half = len(table["columns"]) / 2
-        for row in ("integrated_gradients", "grad_cam", "hires_cam", "occlusion"):
-            assert sure(table, row) >= half, row
+    everywhere = ("integrated_gradients", "score_cam", "occlusion")
+    for table, rows in ((cnn, (*everywhere, "grad_cam", "hires_cam")), (vit, (*everywhere, "generic_attention"))):
+        for row in rows:
+            assert sure(table, row) >= 0.75 * len(table["columns"]), row
         for row in ("white_noise", "smooth_noise"):  # each interval misses with 5 %
             assert sure(table, row) <= 1, row
+    assert sure(cnn, "deconvnet") == 0
 
 
 def test_a_cell_is_paired_with_noise_and_lower_is_better_where_it_is():
