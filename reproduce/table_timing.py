@@ -183,7 +183,7 @@ def measure(
     return times, around
 
 
-def rounds_for(expected: float, budget: float = 2.0) -> int:
+def rounds_for(expected: float, budget: float = 1.0) -> int:
     """Calls to time, by the seconds that one is expected to take: of `budget` seconds in all, but 3 at least."""
     return 1 if expected > LONG else max(3, min(15, int(budget / max(expected, 1e-9))))
 
@@ -290,7 +290,7 @@ def time_method(
     expected: float,
     promised: tuple[int, int],
     rehearsed: tuple[Sequence[Pass], float] | None = None,
-    budget: float = 2.0,
+    budget: float = 1.0,
     clock: Clock = timer,
 ) -> Cell:
     """One cell of the table.
@@ -680,7 +680,7 @@ def cells_of(run: _run.Run, s: Subject, settings: Sequence[tuple[str, int]], lim
                     rehearsed = rehearse(f, x, rooms[name], classes) if again else None
                     cell |= time_method(
                         f, net, x, t, expected=expected, promised=promised[name], rehearsed=rehearsed,
-                        budget=0.5 if run.args.quick else 2.0,
+                        budget=0.5 if run.args.quick else 1.0,
                     )  # fmt: skip
                     cell |= {"status": "measured", "remark": remark(name, cell)}
                 except torch.cuda.OutOfMemoryError:
