@@ -146,7 +146,7 @@ def train(
 
 def penalty(a: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"]) -> Float[Tensor, ""]:
     """Squares of the map inside the mask, summed over pixels and channels; the mean over images."""
-    return (upsample(a, mask[:, None]).square() * mask[:, None]).sum(dim=(1, 2, 3)).mean()
+    return (upsample(a, mask[:, None].to(a)).square() * mask[:, None]).sum(dim=(1, 2, 3)).mean()
 
 
 def decoys(split: Literal["train", "test"], shades: Literal["label", "random"], seed: int, corners: int) -> Decoys:

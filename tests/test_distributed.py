@@ -28,6 +28,8 @@ TABLE = [
     "2",
     "--workers",
     "1",
+    "--digits",
+    "0",
 ]
 
 
@@ -59,7 +61,7 @@ def finish(process):
 
 def wait_for_parts(out, n, process):
     deadline = time.monotonic() + 200
-    while len(list(out.glob(".parts/*/*/*/*.json"))) < n:
+    while len(list(out.glob(".parts/**/[0-9]*.json"))) < n:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -81,7 +83,7 @@ def test_killed_twice_the_table_is_that_of_one_process(folder, tmp_path):
     process.communicate(timeout=120)
     assert process.returncode != 0
     assert not (out / "table_faithfulness.md").exists()
-    before = {f: f.stat().st_mtime_ns for f in out.glob(".parts/*/*/*/*.json")}
+    before = {f: f.stat().st_mtime_ns for f in out.glob(".parts/**/[0-9]*.json")}
     assert len(before) >= 3
 
     process = start(*TORCHRUN, *script, "--out", out)
@@ -100,7 +102,8 @@ def test_killed_twice_the_table_is_that_of_one_process(folder, tmp_path):
     assert (out / "table_faithfulness.md").read_text() == (one / "table_faithfulness.md").read_text()
     assert numbers[0]["n"] == 7
     assert list(numbers[0]["unreadable"]) == ["broken.png"]
-    assert numbers[0]["cells"]["grad_cam"]["insertion"]["n"] == 7
+    (table,) = numbers[0]["tables"].values()
+    assert table["cells"]["grad_cam"]["insertion"]["n"] == 7
     parts = [sorted(f.relative_to(path) for f in path.glob(".parts/**/*.json")) for path in (out, one)]
     assert parts[0] == parts[1]
     for part in parts[0]:

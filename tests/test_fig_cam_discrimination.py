@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import fig_cam_discrimination as figure
 from figure_numbers import numbers
@@ -47,7 +48,7 @@ def test_maps_that_are_known():
     def blind(model, x, target):
         return torch.rand(7, 7, generator=torch.Generator().manual_seed(0)).expand(len(x), 1, 7, 7)
 
-    share = {of: figure.measure(RUN, None, pairs, of)["share"]["values"] for of in (perfect, seam, blind)}
+    share = {of: figure.measure(RUN, nn.Identity(), pairs, of)["share"]["values"] for of in (perfect, seam, blind)}
     np.testing.assert_allclose(share[perfect], 1)
     np.testing.assert_allclose(share[seam], 0.875)
     np.testing.assert_allclose(share[blind], 0.5)
