@@ -25,14 +25,14 @@ def sources(script: Path, methods: Iterable[str] = (), checks: Iterable[str] = (
     Returns:
         Paths from the repository's root with sha256 of the code; a file that is gone has the hash "".
     """
-    todo = [script, *(ROOT / f"methods/{m}.py" for m in methods), *(ROOT / f"sanity_checks/{c}.py" for c in checks)]
+    queue = [script, *(ROOT / f"methods/{m}.py" for m in methods), *(ROOT / f"sanity_checks/{c}.py" for c in checks)]
     found: dict[str, str] = {}
-    while todo:
-        file = todo.pop()
+    while queue:
+        file = queue.pop()
         name = file.relative_to(ROOT).as_posix()
         if name not in found and file.stem not in PLUMBING:
             found[name], imported = _read(file)
-            todo += imported
+            queue += imported
     return dict(sorted(found.items()))
 
 

@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.check:
         print("\n".join(f"{name:28} {reason or 'up to date'}" for name, reason in why.items()))
         return int(any(why.values()))
-    todo = [name for name in names if why[name]]
-    failed, stopped = make(todo, words, args.jobs)
-    made = [name for name in todo if name not in failed and name not in stopped]
-    print(f"made: {len(made)}; up to date: {len(names) - len(todo)}; failed: {len(failed)}")
+    missing = [name for name in names if why[name]]
+    failed, stopped = make(missing, words, args.jobs)
+    made = [name for name in missing if name not in failed and name not in stopped]
+    print(f"made: {len(made)}; up to date: {len(names) - len(missing)}; failed: {len(failed)}")
     for name in made:
         print(f"  made         {name:28} {why[name]}")
     for name, reason in failed.items():
