@@ -21,6 +21,7 @@ import ground_truth
 from _run import Run, plain
 from methods import METHODS
 from methods._front_door import closest
+from models import Loaded
 from readme_table import FAMILIES
 from sanity_checks import CHECKS
 from sanity_checks._parallel import World
@@ -122,8 +123,8 @@ def measure(
                 "params": plain(METHODS[row.key].params | dict(row.keywords)),
                 "source_sha256": row.source_sha256,
             }
+    expected = len(bench.shards(r.args.shard))
     for pair, count, part in collect(units, folder):
-        expected = sum(unit.row.key == pair[0] and unit.check.name == pair[1] for unit in units)
         if count < expected:
             sys.exit(
                 f"{r.script}: {expected - count} parts of {pair} are not in {folder.path}: is it shared by all ranks?"
@@ -142,6 +143,35 @@ def numbers(column: Column, part: Part) -> dict[str, Any]:
         found |= {"noise": float(np.nanmean(noise)) if not np.isnan(noise).all() else None}
         found |= {"gain": asdict(interval((values - noise) * (1 if column.higher else -1)))}
     return found
+
+
+def fewer() -> str:
+    """For the caption: which methods take fewer steps on the digits."""
+    return ", ".join(f"{METHODS[m].title} ({k} = {v})" for m, p in FEWER.items() for k, v in p.items())
+
+
+def chunk(r: Run, loaded: Loaded) -> int:
+    """Images per forward pass: --chunk, or what suits the device."""
+    return r.args.chunk or (8 if loaded.device.type == "cpu" else 128)
+
+
+def described(
+    r: Run,
+    bench: Bench,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    cells: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """What a table says of one bench: n, columns, cells, refused rows, which the run notes, and `lines` of Markdown."""
+    refused = refusals(rows, cells)
+    r.refused |= {f"{label}, {bench.name}": why for label, why in refused.items()}
+    return {
+        "n": len(bench.names),
+        "columns": [c.header for c in columns],
+        "cells": cells,
+        "refused": list(refused),
+        "lines": markdown(columns, rows, cells),
+    }
 
 
 def refusals(rows: Sequence[Row], cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:

@@ -28,6 +28,7 @@ import _plot
 import _run  # puts the repository on the path
 import images
 import models
+from _dots import title
 from methods import METHODS
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
@@ -214,11 +215,6 @@ def tick(run: _run.Run, name: str) -> None:
     """One step of the progress bar."""
     run.bar.set_postfix_str(name)
     run.bar.update()
-
-
-def title(name: str) -> str:
-    """A row's name as it stands in the picture."""
-    return METHODS[name].title if name in METHODS else CONTROLS[name][0]
 
 
 def maps(found: Cascade, photo: images.Photo, header: Sequence[str], title_: str = "") -> _plot.Block:

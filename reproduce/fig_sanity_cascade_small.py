@@ -22,7 +22,8 @@ from torch import Tensor
 import _plot
 import _run  # puts the repository on the path
 import ground_truth
-from fig_sanity_cascade import INIT, Cascade, area, band, bound, cascade, flat, refuse, summary, tick, title
+from _dots import title
+from fig_sanity_cascade import INIT, Cascade, area, band, bound, cascade, flat, refuse, summary, tick
 from sanity_checks._small import digits
 
 # Absolute Spearman correlation, mean over ten digits, when these are lost: softmax_linear, fc1, hidden2, hidden1.

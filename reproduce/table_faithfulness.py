@@ -24,16 +24,16 @@ from typing import Any
 import _run  # puts the repository on the path
 from _table import (
     ENOUGH,
-    FEWER,
     OPTIONS,
     Column,
     check_names,
+    chunk,
+    described,
     digits,
+    fewer,
     for_digits,
-    markdown,
     measure,
     numbers,
-    refusals,
     rows,
 )
 from methods import METHODS
@@ -93,7 +93,7 @@ def tables(run: _run.Run, here: World) -> None:
     n = min(args.digits, 12) if args.quick else args.digits
     loaded = _run.load(run)
     good, bad = benches.readable(args.images, loaded, workers=args.workers, world=here)
-    photographs = benches.photographs(loaded, good, args.chunk or (8 if loaded.device.type == "cpu" else 128))
+    photographs = benches.photographs(loaded, good, chunk(run, loaded))
     few = ["single_deletion"]
     names = check_names(args.checks, few if args.quick else ON_PHOTOGRAPHS)
     found = {f"{len(good)} photographs, {loaded.tag}": table(run, here, photographs, names)}
@@ -101,18 +101,16 @@ def tables(run: _run.Run, here: World) -> None:
     nets = [("digit_cnn", "small CNN"), ("digit_vit", "small ViT")]
     for net, kind in nets[: 1 if args.quick else 2] if n else ():
         bench = digits(run, net, n)
-        found[f"{n} digits on textures, {kind}"] = table(
-            run, here, bench, check_names(args.checks, ON_DIGITS), small=True
-        )
+        found[f"{n} digits on textures, {kind}"] = table(run, here, bench, names, small=True)
     if here.rank > 0:
         return
     left_out = f" ({len(bad)} more could not be read)" if bad else ""
-    fewer = ", ".join(f"{METHODS[m].title} ({k} = {v})" for m, p in FEWER.items() for k, v in p.items())
     caption = (
         f"{loaded.note}. Photographs{left_out} are explained for the top class, digits for the digit, seed "
         f"{args.seed}. Mean over images and 95 % bootstrap interval. ↑ higher is better, ↓ lower. Bold: surely (95 %) "
         f"better than noise as smooth as the map itself, on the same images, {ENOUGH} or more. Settings of the checks: "
-        f"{'those of the papers' if args.full else 'reduced, see the sidecar'}; on the digits fewer steps of {fewer}. "
+        f"{'those of the papers' if args.full else 'reduced, see the sidecar'}; on the digits fewer steps of "
+        f"{fewer()}. "
         + ("So few photographs make a filter, not a ranking." if len(good) < 100 else "")
         + "".join(f" Not defined for {title}: {', '.join(f['refused'])}." for title, f in found.items() if f["refused"])
     )
@@ -142,15 +140,7 @@ def table(run: _run.Run, here: World, bench: Bench, names: Sequence[str], *, sma
                 cells.setdefault(row, {})[column.header] = numbers(column, part)
     if here.rank > 0:
         return {}
-    refused = refusals(every, cells)
-    run.refused |= {f"{label}, {bench.name}": why for label, why in refused.items()}
-    return {
-        "n": len(bench.names),
-        "columns": [c.header for c in columns],
-        "cells": cells,
-        "refused": list(refused),
-        "lines": markdown(columns, every, cells),
-    }
+    return described(run, bench, columns, every, cells)
 
 
 if __name__ == "__main__":

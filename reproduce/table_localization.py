@@ -27,7 +27,7 @@ import numpy as np
 import _run  # puts the repository on the path
 import ground_truth
 import imagenet
-from _table import ENOUGH, FEWER, OPTIONS, Column, digits, for_digits, markdown, measure, numbers, refusals, rows
+from _table import ENOUGH, OPTIONS, Column, chunk, described, digits, fewer, for_digits, measure, numbers, rows
 from fig_wsol_boxes import hits_of, resampled
 from methods import METHODS
 from sanity_checks import CHECKS, Result
@@ -94,8 +94,7 @@ def on_digits(run: _run.Run, here: World) -> None:
         f"{n} test images of 32 x 32 pixels, explained for the digit, seed {args.seed}; masks are exact, the object "
         f"has {found['cnn']['area']:.3f} of the pixels. "
     )
-    fewer = ", ".join(f"{METHODS[m].title} ({k} = {v})" for m, p in FEWER.items() for k, v in p.items())
-    note = f"Box scores at 32 pixels, no margin in the pointing game. Fewer steps than by default: {fewer}."
+    note = f"Box scores at 32 pixels, no margin in the pointing game. Fewer steps than by default: {fewer()}."
     titles = {kind: ground_truth.NETS[f"digit_{kind}"].title for kind in found}
     write(run, {titles[kind]: f for kind, f in found.items()}, settings, note)
 
@@ -106,7 +105,7 @@ def on_imagenet(run: _run.Run, here: World) -> None:
     items, left_out, cut = imagenet.find(args.images, args.boxes, args.limit or (4 if args.quick else None))
     loaded = _run.load(run)
     good, bad = imagenet.readable(items, workers=args.workers, world=here)
-    bench = imagenet.bench(loaded, good, args.chunk or (8 if loaded.device.type == "cpu" else 128), crop=args.crop)
+    bench = imagenet.bench(loaded, good, chunk(run, loaded), crop=args.crop)
     checks = {c.check: {} if args.full or c.check != "wsol" else dict(CHECKS["wsol"].quick) for c in COLUMNS}
     found = cells(run, here, bench, list(METHODS), checks, small=False)
     if here.rank > 0:
@@ -161,18 +160,7 @@ def cells(
                 area = float(part.result.columns["area"].nanmean())
     if here.rank > 0:
         return {}
-    refused = refusals(all_rows, found)
-    run.refused |= {f"{label}, {bench.name}": why for label, why in refused.items()}
-    return {
-        "n": len(bench.names),
-        "note": bench.note,
-        "area": area,
-        "columns": [c.header for c in COLUMNS],
-        "cells": found,
-        "boxes": whole,
-        "refused": list(refused),
-        "lines": markdown(COLUMNS, all_rows, found),
-    }
+    return {"note": bench.note, "area": area, "boxes": whole, **described(run, bench, COLUMNS, all_rows, found)}
 
 
 def write(run: _run.Run, found: Mapping[str, dict[str, Any]], settings: str, note: str) -> None:
