@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from methods._registry import Architecture
 from methods._rules import attention_calls
@@ -158,6 +159,9 @@ def _probe(model: nn.Module, image: tuple[int, int, int]) -> Probe:
     like = next(model.parameters(), torch.zeros(()))
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(1, *image, generator=rng).to(like).requires_grad_()
+    # A weight that is all zero (a new head, the last one of a residual branch) hides what it will read once trained.
+    zero = {n: p for n, p in model.named_parameters() if not p.any()}
+    drawn = {n: torch.randn(p.shape, generator=rng).to(p) for n, p in zero.items()}
     last: dict[int, tuple[str, Tensor]] = {}  # insertion order is execution order
 
     def note(name: str, out: object) -> None:
@@ -172,7 +176,7 @@ def _probe(model: nn.Module, image: tuple[int, int, int]) -> Probe:
                 handle = module.register_forward_hook(lambda _m, _a, out, name=name: note(name, out))
                 stack.callback(handle.remove)
         attention = stack.enter_context(attention_calls())
-        logits = model(x)
+        logits = functional_call(model, drawn, (x,))
 
     size = image[1:]
     grids: list[tuple[str, Tensor, Layout]] = []

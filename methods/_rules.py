@@ -79,12 +79,10 @@ def relu_backward(rule: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
     def relu(op: Any, f: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not (f.requires_grad and torch.is_grad_enabled()):
             return op(f, *args, **kwargs)
-        arrived: list[Tensor] = []
-        f_ = f.clone()  # a node of its own: its gradient is what this ReLU hands back
-        handles.append(f_.register_hook(lambda own: rule(own, arrived.pop())))
+        f_ = f.clone() if f._is_view() else f  # in place on a view, the node would not be the ReLU's own
         out = op(f_, *args, **kwargs)
-        handles.append(out.register_hook(arrived.append))
-        return f.copy_(out) if out is f_ else out  # in-place forms change their argument
+        handles.append(out.grad_fn.register_hook(lambda own, R: (rule(own[0], R[0]),)))
+        return f.copy_(out) if out is f_ is not f else out
 
     def note(op: Any, *args: Any, **kwargs: Any) -> Tensor:
         others.add(op.__name__)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from methods import _layers
 from methods._rules import attention_maps
@@ -57,12 +58,18 @@ def scores(model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target) -> F
         return at_least_float32(score(model(X.flatten(0, 1)), tile(target, n))).unflatten(0, (n, B))
 
 
+def twice(graph: bool) -> contextlib.AbstractContextManager[None]:
+    """Where a gradient is to be part of a graph: attention run in the block has a second derivative; fused has none."""
+    return sdpa_kernel(SDPBackend.MATH) if graph else contextlib.nullcontext()
+
+
 @torch.enable_grad()
 def gradients(model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target) -> Float[Tensor, "n B C H W"]:
     """dy/dx at n versions of each image, in one forward and one backward pass."""
     n, graph = X.shape[0], X.requires_grad
     X = X if graph else X.detach().requires_grad_()  # n B C H W
-    y = score(model(X.flatten(0, 1)), tile(target, n))  # nB
+    with twice(graph):
+        y = score(model(X.flatten(0, 1)), tile(target, n))  # nB
     (dy_dX,) = torch.autograd.grad(y.sum(), X, create_graph=graph)
     return at_least_float32(dy_dX)
 
@@ -154,7 +161,8 @@ def activation(
         kept.append(A)
         return _layers.from_grid(A.clone(), out, at)  # in-place operations follow (timm: `x += shortcut`)
 
-    with _at(model, layer, read), torch.set_grad_enabled(recording and x.requires_grad):
+    graph = recording and x.requires_grad
+    with _at(model, layer, read), torch.set_grad_enabled(graph), twice(graph):
         logits = model(x)
     return logits, kept[0]
 
@@ -177,6 +185,12 @@ def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h
     )
 
 
+def _cut_off(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str) -> bool:
+    """Whether no position of the layer can change a score, whatever the weights."""
+    found = _layers.probe(model, x.shape[1:])
+    return found.architecture != "cnn" and layer not in found.candidates
+
+
 @torch.enable_grad()
 def activation_and_gradient(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, layer: str
@@ -190,7 +204,7 @@ def activation_and_gradient(
     logits, A = activation(model, x, layer)  # B N, B K h w
     y = score(logits, target)  # B
     (dy_dA,) = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)  # B K h w
-    if dy_dA is None or (not dy_dA.any() and _layers.probe(model, x.shape[1:]).architecture != "cnn"):
+    if dy_dA is None or (not dy_dA.any() and _cut_off(model, x, layer)):
         raise ValueError(
             f"layer: no position of {layer!r} can change the score (its gradient is exactly zero); "
             f"choose an earlier one, such as {_layers.default_layer(model, x.shape[1:])!r}"

@@ -76,6 +76,18 @@ def test_no_default_layer_is_an_error_that_lists_candidates():
         _layers.default_layer(model, (3, 8, 8))
 
 
+def test_a_weight_that_is_still_zero_hides_no_layer():
+    """A new head before its first step; residual branches that timm starts at zero."""
+    model = timm.create_model("vit_tiny_patch16_224", weight_init="jax", img_size=64).eval()
+    assert not model.head.weight.any()
+    assert _layers.default_layer(model) == "blocks.11.norm1"
+    assert not model.head.weight.any()
+    assert not methods.attribute("grad_cam", model, torch.randn(1, 3, 64, 64)).any()  # zero, as its definition says
+    resnet = timm.create_model("resnet18", zero_init_last=True, num_classes=5).eval()
+    nn.init.zeros_(resnet.fc.weight)
+    assert _layers.default_layer(resnet) == "layer4"
+
+
 def test_the_probe_is_made_once_and_does_not_keep_the_model_alive():
     model = net("relu")
     _layers.default_layer(model, (3, 32, 32))

@@ -119,6 +119,16 @@ def test_in_place_relu_whose_result_is_not_used():
     assert g.tolist() == [2, 0]
 
 
+def test_in_place_relu_of_a_part():
+    x = torch.tensor([-1.0, 3.0, -5.0], requires_grad=True)
+    with relu_backward(lambda own, R: (R > 0) * R):
+        y = x * 2
+        y[:2].relu_()
+        assert y.tolist() == [0, 6, -10]
+        (g,) = torch.autograd.grad((y * torch.tensor([1.0, -1.0, -1.0])).sum(), x)
+    assert g.tolist() == [2, 0, -2]
+
+
 def test_activations_that_the_rule_leaves_alone_are_warned_about():
     model = net("relu")
     model.layer2.act1 = torch.nn.SiLU()
