@@ -58,7 +58,7 @@ def scores(model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target) -> F
         return at_least_float32(score(model(X.flatten(0, 1)), tile(target, n))).unflatten(0, (n, B))
 
 
-def twice(graph: bool) -> contextlib.AbstractContextManager[None]:
+def twice(graph: bool) -> contextlib.AbstractContextManager[Any]:
     """Where a gradient is to be part of a graph: attention run in the block has a second derivative; fused has none."""
     return sdpa_kernel(SDPBackend.MATH) if graph else contextlib.nullcontext()
 
