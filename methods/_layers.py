@@ -100,6 +100,7 @@ class Probe(NamedTuple):
     candidates: list[str]  # layers with a spatial grid through which the score can be changed, in execution order
     architecture: Architecture  # 'vit': global attention over one token grid; 'swin': any other attention; else 'cnn'
     classes: int
+    grids: dict[str, tuple[int, int]]  # (h, w) of every module that has a grid, in execution order
 
 
 _PROBES: WeakKeyDictionary[nn.Module, Probe] = WeakKeyDictionary()
@@ -123,6 +124,35 @@ def default_layer(model: nn.Module, image: tuple[int, ...] = (3, 224, 224)) -> s
     if found.layer is None:
         raise ValueError(f"layer: none found by default; name one, for example of {found.candidates[-8:]}")
     return found.layer
+
+
+def stages(model: nn.Module, layer: str, image: tuple[int, ...] = (3, 224, 224)) -> list[str]:
+    """The last layer on each grid finer than that of `layer`, before it: of a resnet50's layer4 act1, layer1, 2 and 3.
+
+    Not inside a module that only steps from that grid to another: layer1, not the start of layer2.
+
+    Args:
+        model: a classifier.
+        layer: the deepest layer.
+        image: as in `default_layer`.
+
+    Returns:
+        Names from shallow to deep; none for a transformer, whose attention maps look like grids.
+    """
+    found = probe(model, image)
+    if found.architecture != "cnn" or layer not in found.grids:
+        return []
+    (h, w), names = found.grids[layer], [*found.grids]
+    grid = {n: found.grids[n] for n in names[: names.index(layer)]}
+    grid = {n: (a, b) for n, (a, b) in grid.items() if abs(a * w - b * h) <= max(a, b) * (h != w)}
+
+    def step(name: str) -> bool:
+        outer = (name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1))
+        outer = [o for o in outer if grid.get(o, grid[name]) != grid[name]]
+        return any(len({g for n, g in grid.items() if f"{n}.".startswith(f"{o}.")}) == 2 for o in outer)
+
+    finer = [n for n in found.candidates if n in grid and min(grid[n][0] - h, grid[n][1] - w) > 0]
+    return [*{grid[n]: n for n in finer if not step(n)}.values()]
 
 
 def probe(model: nn.Module, image: tuple[int, ...] = (3, 224, 224)) -> Probe:
@@ -164,8 +194,12 @@ def _probe(model: nn.Module, image: tuple[int, int, int]) -> Probe:
     drawn = {n: torch.randn(p.shape, generator=rng).to(p) for n, p in zero.items()}
     last: dict[int, tuple[str, Tensor]] = {}  # insertion order is execution order
 
+    every: dict[str, Tensor] = {}
+
     def note(name: str, out: object) -> None:
         if isinstance(out, Tensor) and out.requires_grad:
+            every.pop(name, None)
+            every[name] = out
             last.pop(id(out), None)  # a later module returned the same tensor: the outer name
             last[id(out)] = (name, out)
 
@@ -179,12 +213,13 @@ def _probe(model: nn.Module, image: tuple[int, int, int]) -> Probe:
         logits = functional_call(model, drawn, (x,))
 
     size = image[1:]
-    grids: list[tuple[str, Tensor, Layout]] = []
-    for name, out in last.values():
+    at_layer: dict[str, Layout] = {}
+    for name, out in every.items():
         with contextlib.suppress(ValueError):
             at = layout(out, size, model)
             if at.h * at.w > 1:
-                grids.append((name, out, at))
+                at_layer[name] = at
+    grids = [(name, out, at_layer[name]) for name, out in last.values() if name in at_layer and out is every[name]]
     y = (logits * torch.randn(logits.shape, generator=rng).to(logits)).sum()  # no class cancels another
     gradients = torch.autograd.grad(y, [out for _, out, _ in grids], allow_unused=True) if grids else ()
     linear = [m.in_features for m in model.modules() if isinstance(m, nn.Linear)]
@@ -195,7 +230,8 @@ def _probe(model: nn.Module, image: tuple[int, int, int]) -> Probe:
         if g is not None and (to_grid(g, at) != 0).any(dim=1).float().mean() > 0.5:
             candidates.append(name)
             layer = name if to_grid(out, at).shape[1] == features else layer
-    return Probe(layer, candidates, _architecture(attention, size, model), logits.shape[1])
+    found = {name: (at.h, at.w) for name, at in at_layer.items()}
+    return Probe(layer, candidates, _architecture(attention, size, model), logits.shape[1], found)
 
 
 def _architecture(attention: list[tuple[int, ...]], size: tuple[int, int], model: nn.Module) -> Architecture:

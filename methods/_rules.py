@@ -20,9 +20,13 @@ Rule = Callable[..., Any]  # rule(op, *args, **kwargs) -> what the operation sha
 OPS: dict[str, set[Any]] = {
     "relu": {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh},
     "other activation": {F.gelu, F.silu, F.mish, F.hardswish, F.elu, F.selu, F.celu, F.leaky_relu, F.prelu},
+    "sigmoid": {torch.sigmoid, Tensor.sigmoid, Tensor.sigmoid_, torch.tanh, Tensor.tanh, Tensor.tanh_, F.hardsigmoid},
     "conv2d": {F.conv2d},
     "linear": {F.linear},
     "batch_norm": {F.batch_norm, torch.batch_norm},
+    "max_pool": {F.max_pool2d, torch.max_pool2d, F.max_pool2d_with_indices},
+    "mean": {F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, Tensor.mean},
+    "add": {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__},
     "layer_norm": {F.layer_norm, torch.layer_norm},
     "softmax": {F.softmax, torch.softmax, Tensor.softmax},
     "attention": {F.scaled_dot_product_attention},

@@ -6,7 +6,8 @@ A map is part of the autograd graph exactly when `x.requires_grad`.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
 
 from methods import _layers
+from methods._replay import Replay, ReplayError
 from methods._rules import attention_maps
 
 # What is explained: a class per image, or a score computed from the logits (contrastive, multi-label, probability).
@@ -214,34 +217,117 @@ def activation_and_gradient(
     return at_least_float32(y), at_least_float32(A), at_least_float32(dy_dA)
 
 
+def _run_behind(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    layer: str,
+    n: int,
+    replace: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "n B K h w"]],
+    owners: list[str] | None = None,
+    passes: Replay | None = None,
+) -> Float[Tensor, "nB N"]:
+    """The logits with the output of `layer` replaced by n versions of it; only what comes behind it runs n times.
+
+    A hook at the layer returns a larger batch than it got. Where a branch around the layer still holds one batch, and
+    the sizes disagree, the copies are made at the input of the block around the layer instead, or of the one around
+    that, at last of the whole network: `owners`, from which those that failed are removed. `passes` replays what is the
+    same in each pass.
+    """
+    B = len(x)
+    owners = _outwards(layer) if owners is None else owners
+    passes = Replay() if passes is None else passes
+
+    def write(out: Tensor) -> Tensor:
+        passes.stop()
+        at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
+        return _layers.from_grid(replace(_layers.to_grid(out[:B], at)).flatten(0, 1), out[:B], at)
+
+    def copy(a: Any) -> Any:
+        return torch.cat([a] * n) if isinstance(a, Tensor) and a.ndim > 1 and len(a) == B else a
+
+    def repeat(_module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        passes.stop()
+        return tree_map(copy, (args, kwargs))
+
+    while True:
+        try:
+            with contextlib.ExitStack() as stack:
+                if owners[0] != layer:
+                    owner = model.get_submodule(owners[0])
+                    stack.callback(owner.register_forward_pre_hook(repeat, with_kwargs=True).remove)
+                stack.enter_context(_at(model, layer, write))
+                stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled()))  # `replace` may switch it on
+                stack.enter_context(passes)
+                passes.start()
+                logits = model(x)
+            if len(logits) == n * B:
+                return logits
+            raise RuntimeError(f"layer: {layer!r}: {n} versions of {B} images went in, {len(logits)} rows came out")
+        except ReplayError:
+            passes.enabled = False
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # batch sizes disagree
+            if len(owners) == 1:
+                raise
+            owners.pop(0)
+            passes.reset()
+
+
+def _outwards(layer: str) -> list[str]:
+    """The layer, the blocks around it from the inside out, and '' for the model."""
+    return [layer.rsplit(".", i)[0] for i in range(layer.count(".") + 1)] + [""]
+
+
 def edited_scores(
     model: nn.Module,
     x: Float[Tensor, "B C H W"],
     target: Target,
     layer: str,
-    edit: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "n B K h w"]],  # returns memory of its own
+    edit: Callable[..., Float[Tensor, "k B K h w"]],  # returns memory of its own
     n: int,
+    chunk: int | None = None,
 ) -> Float[Tensor, "n B"]:
-    """The score y with the output of `layer` replaced by each of n edited versions.
+    """The score y with the output A of `layer` replaced by each of n edited versions of it.
 
-    The hook returns a batch n times as large as it got, so the network up to `layer` runs once on x, and only the rest
-    on the n copies. Where a branch around the layer makes the batch sizes disagree, the whole network runs on all.
+    `edit(A)` makes all of them at once. With `chunk`, the number of images per forward pass, `edit(A, k)` makes those
+    with the numbers k, a few at a time. The network up to `layer` runs once on x, and only the rest on the n copies.
     """
-    B = x.shape[0]
+    numbers = torch.arange(n, device=x.device)
+    owners, passes, y = _outwards(layer), Replay(), []
+    with torch.set_grad_enabled(x.requires_grad):
+        for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:
+            replace = edit if chunk is None else lambda A, k=k: edit(A, k)
+            logits = _run_behind(model, x, layer, len(k), replace, owners, passes)
+            y.append(at_least_float32(score(logits, tile(target, len(k)))).unflatten(0, (len(k), len(x))))
+    return torch.cat(y)
 
-    def write(out: Tensor) -> Tensor:
-        at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
-        E = edit(_layers.to_grid(out[:B], at)).flatten(0, 1)  # nB K h w
-        return _layers.from_grid(E, out[:B], at)
+
+def versions(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    layer: str,
+    edit: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "n B K h w"]],
+    n: int,
+) -> tuple[Float[Tensor, "nB N"], Float[Tensor, "n B K h w"]]:
+    """(logits, V): the output of `layer` replaced by n edited versions V of it, in one autograd graph.
+
+    As `activation`: everything behind the layer is computed from V, and no graph is recorded before it unless
+    `x.requires_grad`.
+    """
+    kept: list[Tensor] = []
+
+    def replace(A: Tensor) -> Tensor:
+        V = edit(A)  # n B K h w
+        if not x.requires_grad:
+            torch.set_grad_enabled(True)  # from here on; `_run_behind` restores what was
+            V = V.detach().requires_grad_()
+        kept[:] = [V]
+        return V.clone()  # in-place operations follow
 
     with torch.set_grad_enabled(x.requires_grad):
-        try:
-            with _at(model, layer, write):
-                logits = model(x)
-        except RuntimeError:  # a shortcut around the layer holds B images, the layer's branch n B
-            with _at(model, layer, write):
-                logits = model(x.repeat(n, 1, 1, 1))
-        return at_least_float32(score(logits, tile(target, n))).unflatten(0, (n, B))
+        logits = _run_behind(model, x, layer, n, replace)
+    return logits, kept[0]
 
 
 def attention(
@@ -295,3 +381,87 @@ def ratio(a: Tensor, b: Tensor) -> Tensor:
     """The ratio a / b, and 0 (with gradient 0) where b is 0."""
     zero = b == 0
     return torch.where(zero, 0, a / torch.where(zero, 1, b))
+
+
+@torch.enable_grad()
+def edited_gradients(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Target,
+    edits: Sequence[tuple[str, Callable[[Float[Tensor, "m K h w"]], Float[Tensor, "n m K h w"]], int]],
+) -> tuple[Float[Tensor, "m K h w"], Float[Tensor, "n m K h w"], Float[Tensor, "n m K h w"]]:
+    """A, V and dy/dV: the output of a layer, n edited versions of it, and the gradient of the score at each.
+
+    `edits` holds (layer, edit, n) in execution order, mostly one. Each multiplies the batch by its n, new copies first,
+    so the last one gets m = B times the n of those before it, and A, V and dy/dV are there. The network up to a layer
+    runs once on what it got; where a branch around a layer makes batch sizes disagree, on all copies, as in
+    `edited_scores`. Where x is in no graph, none is recorded before the last layer.
+
+    Raises:
+        ValueError: as `activation_and_gradient`.
+    """
+    B, graph, n = x.shape[0], x.requires_grad, math.prod(n for _, _, n in edits)
+    kept: list[Tensor] = []
+
+    def write(k: int) -> Callable[[Tensor], Tensor]:
+        edit, m = edits[k][1], B * math.prod(n for _, _, n in edits[:k])
+
+        def replace(out: Tensor) -> Tensor:
+            size = len(out)  # m, or n B where the whole network runs on all copies
+            at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
+            A = at_least_float32(_layers.to_grid(out[:m], at).clone())  # m K h w
+            V = edit(A).flatten(0, 1)  # n m K h w, flat
+            if k == len(edits) - 1:
+                if not graph:
+                    torch.set_grad_enabled(True)  # from here on; the block below restores what was
+                    V = V.detach().requires_grad_()
+                kept[:] = A, V
+            E = V.to(out.dtype, copy=True)  # in-place operations follow
+            E = E.repeat(size // len(E), 1, 1, 1) if size > len(E) else E
+            return _layers.from_grid(E, out[:m], at)
+
+        return replace
+
+    def run(copies: Tensor) -> Tensor:
+        with contextlib.ExitStack() as stack:
+            for k, (layer, _, _) in enumerate(edits):
+                stack.enter_context(_at(model, layer, write(k)))
+            stack.enter_context(torch.set_grad_enabled(graph))
+            stack.enter_context(twice(graph))
+            logits = model(copies)
+            if len(logits) != n * B:
+                raise RuntimeError(f"layer: {edits[-1][0]!r}: {n} versions of {B} images gave {len(logits)} rows")
+            return score(logits, tile(target, n))  # n B, flat
+
+    try:
+        y = run(x)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # a shortcut around a layer holds fewer copies than the layer's branch
+        y = run(x.repeat(n, 1, 1, 1))
+    (A, V), layer = kept, edits[-1][0]
+    dy_dV = torch.autograd.grad(y.sum(), V, create_graph=graph, allow_unused=True)[0] if y.requires_grad else None
+    if dy_dV is None or (not dy_dV.any() and _cut_off(model, x, layer)):
+        raise ValueError(
+            f"layer: no position of {layer!r} can change the score (its gradient is exactly zero); "
+            f"choose an earlier one, such as {_layers.default_layer(model, x.shape[1:])!r}"
+        )
+    V = V if graph else V.detach()
+    return A, V.unflatten(0, (-1, len(A))), dy_dV.unflatten(0, (-1, len(A)))
+
+
+@contextlib.contextmanager
+def grids(model: nn.Module, x: Float[Tensor, "B C H W"], layers: Sequence[str]) -> Iterator[dict[str, tuple[int, int]]]:
+    """Yields a dictionary that fills, in execution order, with the grid (h, w) of each of `layers` that has one."""
+    found: dict[str, tuple[int, int]] = {}
+
+    def note(name: str, out: Any) -> None:
+        with contextlib.suppress(ValueError):
+            at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
+            found[name] = at.h, at.w
+
+    with contextlib.ExitStack() as stack:
+        for name in layers:
+            handle = model.get_submodule(name).register_forward_hook(lambda _m, _a, out, name=name: note(name, out))
+            stack.callback(handle.remove)
+        yield found

@@ -16,11 +16,11 @@ Good to know: a negative score turns all signs around. Only what comes after `la
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from methods._registry import method
-from methods._torch import Target, activation, at_least_float32, chunks, edited_scores, ratio, score
+from methods._torch import Target, activation, at_least_float32, edited_scores, ratio, score
 
 
 @method(
@@ -32,21 +32,18 @@ from methods._torch import Target, activation, at_least_float32, chunks, edited_
     verified=("literal", "grad_cam"),
 )
 def ablation_cam(
-    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, chunk: int = 1024
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, chunk: int = 64
 ) -> Float[Tensor, "B 1 h w"]:
     """Feature maps weighted by the share of the score that is lost without each of them."""
     with torch.set_grad_enabled(x.requires_grad):
         logits, A = activation(model, x, layer)  # B N, B K h w
         y = at_least_float32(score(logits, target))  # B
-        K, y_k = A.shape[1], []
-        for part in chunks(K, chunk, len(x)):
-            k = torch.arange(K, device=x.device)[part]  # n
 
-            def ablate(A: Tensor, k: Tensor = k) -> Tensor:
-                copies = A.repeat(len(k), 1, 1, 1, 1)  # n B K h w
-                copies[torch.arange(len(k)), :, k] = 0
-                return copies
+        def ablate(A: Float[Tensor, "B K h w"], k: Int[Tensor, " k"]) -> Float[Tensor, "k B K h w"]:
+            copies = A.repeat(len(k), 1, 1, 1, 1)
+            copies[torch.arange(len(k)), :, k] = 0
+            return copies
 
-            y_k.append(edited_scores(model, x, target, layer, ablate, len(k)))  # n B
-        w = ratio(y - torch.cat(y_k), y).T[:, :, None, None]  # B K 1 1
+        y_k = edited_scores(model, x, target, layer, ablate, A.shape[1], chunk)  # K B
+        w = ratio(y - y_k, y).T[:, :, None, None]  # B K 1 1
         return (w * at_least_float32(A)).sum(dim=1, keepdim=True).relu()  # B 1 h w

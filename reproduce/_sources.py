@@ -6,6 +6,7 @@ Comments, docstrings and the order of blank lines do not count. Standard library
 import ast
 import functools
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def sources(script: Path, methods: Iterable[str] = (), checks: Iterable[str] = (
         checks: names in sanity_checks/, likewise.
 
     Returns:
-        Paths from the repository's root with sha256 of the code; a file that is gone has the hash "".
+        Paths from the repository's root with sha256 of the code; a file that is gone has the hash "". For a script that
+        goes through all methods, "methods/*.py" has the hash of their names.
     """
     queue = [script, *(ROOT / f"methods/{m}.py" for m in methods), *(ROOT / f"sanity_checks/{c}.py" for c in checks)]
     found: dict[str, str] = {}
@@ -33,6 +35,9 @@ def sources(script: Path, methods: Iterable[str] = (), checks: Iterable[str] = (
         if name not in found and file.stem not in PLUMBING:
             found[name], imported = _read(file)
             queue += imported
+    if re.search(r"METHODS\.(items|values)\(|list\(METHODS\)", script.read_text() if script.is_file() else ""):
+        names = sorted(f.stem for f in (ROOT / "methods").glob("[a-z]*.py"))
+        found["methods/*.py"] = hashlib.sha256(" ".join(names).encode()).hexdigest()
     return dict(sorted(found.items()))
 
 

@@ -1,60 +1,81 @@
-"""Class activation maps on photographs: the last layer, the stage before, and one picture for two classes."""
+"""Every class activation map on a picture of two things, explained for each: grouped by what a map is made from, by year.
+
+The reader should see: which methods follow the class that is asked for, and which draw the same map for both.
+"""
+
+from typing import Any
 
 import _plot
 import _run  # puts the repository on the path
-import models
 from methods import METHODS
-from methods._layers import default_layer
+from readme_table import references
 
-ORDER = [
-    "cam",
-    "grad_cam",
-    "grad_cam_plus_plus",
-    "xgrad_cam",
-    "hires_cam",
-    "layer_cam",
-    "eigen_cam",
-    "eigen_grad_cam",
-    "bag_cam",
-    "score_cam",
-    "ablation_cam",
-]
-NOT_EARLIER = {"cam"}  # defined at the last layer only
-NOT_QUICK = {"score_cam"}  # at the last layer: a forward pass of the whole network per channel
+GROUPS = {
+    "One weight for each channel: from the classifier's weights, or from gradients": [
+        "cam",
+        "grad_cam",
+        "grad_cam_plus_plus",
+        "smooth_grad_cam_plus_plus",
+        "xgrad_cam",
+        "relevance_cam",
+        "lift_cam",
+        "shapley_cam",
+        "finer_cam",
+    ],
+    "From gradients, position by position": [
+        "hires_cam",
+        "layer_cam",
+        "grad_cam_elementwise",
+        "eigen_grad_cam",
+        "bag_cam",
+        "iia",
+        "dix",
+        "six",
+    ],
+    "From the scores of masked images, or of edited features": [
+        "score_cam",
+        "ss_cam",
+        "is_cam",
+        "ablation_cam",
+        "group_cam",
+        "fd_cam",
+        "recipro_cam",
+        "opti_cam",
+    ],
+    "From several layers, or several sizes of the image": ["cameras", "fuse", "poly_cam", "refine_cam"],
+    "From the features alone, whatever the class": ["eigen_cam", "fem", "random_cam", "kpca_cam"],
+}
+FEWER: dict[str, dict[str, Any]] = {"ss_cam": {"samples": 3}, "is_cam": {"steps": 3}}  # of a thousand passes each
+NOT_QUICK = {"score_cam", "ss_cam", "is_cam", "poly_cam", "opti_cam"}  # a thousand passes of the whole network
 
 
 def main() -> None:
     """Draw figures/fig_cam.png."""
-    run = _run.start(__file__, __doc__, photos="rocket,chelsea_coffee", quick_photos="coffee")
+    run = _run.start(__file__, __doc__, photos="chelsea_coffee", quick_photos="coffee")
     loaded = _run.load(run)
     rows = _run.subjects(run, loaded)
-    names = ORDER + [name for name, m in METHODS.items() if m.family == "cam" and name not in ORDER]
-    last, earlier = default_layer(loaded.model), models.earlier_layer(loaded)
-    left_out = {last: NOT_QUICK if run.args.quick else set(), earlier: NOT_EARLIER}
-    run.bar.reset(total=2 * len(names) - sum(map(len, left_out.values())))
+    skip = NOT_QUICK if run.args.quick else set()
+    year = {name: references()[METHODS[name].cite]["year"] for names in GROUPS.values() for name in names}
+    run.bar.reset(total=len(year.keys() - skip))
 
-    parts = {last: rows, earlier: rows[-2:]}
-    maps = {
-        layer: [
-            [None] * len(part) if name in left_out[layer] else _run.explain(run, loaded, name, part, layer=layer)
-            for name in names
-        ]
-        for layer, part in parts.items()
-    }
-    blocks = [
-        _plot.Block(
-            header=["Photograph", *("" if name in left_out[layer] else METHODS[name].title for name in names)],
-            rows=list(zip(_run.photographs(part), *maps[layer], strict=True)),
-            labels=_run.labels(part),
-            title=f"{'The last layer' if layer == last else 'The end of the stage before'} ({layer})",
+    blocks = []
+    for title, members in GROUPS.items():
+        names = sorted((name for name in members if name not in skip), key=lambda name: year[name])
+        maps = [_run.explain(run, loaded, name, rows, **FEWER.get(name, {})) for name in names]
+        blocks.append(
+            _plot.Block(
+                header=["Photograph", *(f"{METHODS[name].title}\n{year[name]}" for name in names)],
+                rows=list(zip(_run.photographs(rows), *maps, strict=True)),
+                labels=_run.labels(rows),
+                title=title,
+            )
         )
-        for layer, part in parts.items()
-    ]
+    fewer = " and ".join(f"{METHODS[m].title} with {v} {k}" for m, p in FEWER.items() if m not in skip for k, v in p.items())
     caption = (
-        f"{loaded.note}. Below each photograph: its top class and probability. That class is explained; the composite "
-        f"is explained for the top class of each of its two photographs, named at the left. {_plot.SCALE} "
-        "The maps are on the layer's grid, resized bilinearly over the photograph. CAM is of the last layer only."
-        + _run.refusals(run)
+        f"{loaded.note}. Below each photograph: its top class and probability; the composite is explained for the top "
+        f"class of each of its two photographs, named at the left. {_plot.SCALE} Default layer and keywords"
+        f"{f', but {fewer}' if fewer else ''}; maps on the layer's grid are resized bilinearly over the photograph."
+        + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)
 

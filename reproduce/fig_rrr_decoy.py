@@ -175,7 +175,7 @@ def differentiable(name: str) -> str:
     Raises:
         argparse.ArgumentTypeError: there is no such method, or its map has no derivative.
     """
-    there = [n for n, m in METHODS.items() if m.differentiable]
+    there = [n for n in METHODS if METHODS[n].differentiable]
     if name not in there:
         why = "is not differentiable, so no loss can hold its map" if name in METHODS else "is no method"
         raise argparse.ArgumentTypeError(f"{name} {why}; there are: {', '.join(there)}")

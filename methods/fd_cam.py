@@ -1,0 +1,74 @@
+"""FD-CAM: Improving Faithfulness and Discriminability of Visual Explanation for CNNs.
+
+Li, Li, Ma, Wu. ICPR 2022. arXiv:2206.08792
+
+    G_k = { j : cos( A^k, A^j ) > quantile_theta of the row }            (channels that are switched together)
+    s_k = f( A on G_k ) + f( A ) - f( A off G_k )                        (score alone, and score lost without)
+    g_k = GAP( df / dA^k )                                               (gradient weight)
+    w_k = exp( N(s)_k ) N(g)_k - 0.5,  N(.) = min-max over the channels  (both weights combined)
+    L   = ReLU( sum_k  w_k A^k )                                         (the map)
+
+f       score of the explained class                     logits[:, c]
+A^k     k-th feature map                                 A[:, k]
+on, off  all channels outside, or inside, G_k are 0      G, ~G
+theta   quantile of similarity                           theta
+
+Differs from the paper: the formulas are those of the authors' code (fdcam.py), and theta = 0.95 is its demo's. cos is 0
+where a feature map is all 0, and N is 0 where all channels agree.
+Differs from other code: the authors' code runs one image through VGG's classifier; here any network behind `layer`.
+An earlier file of theirs (switch_cam.py) combines s and g by a series.
+Good to know: the channel with the lowest gradient gets -0.5: the map compares channels, it does not count evidence.
+What comes behind `layer` runs 2 K times: 7 forward passes' worth at resnet50's layer4, but some 300 at its layer3.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from methods._registry import method
+from methods._torch import Target, activation_and_gradient, edited_scores, ratio
+
+
+def similar(A: Float[Tensor, "B K h w"], theta: float) -> Tensor:
+    """G: whether channel j belongs to the group of channel k, B K K; by linear interpolation between similarities."""
+    K = A.shape[1]
+    unit = ratio(A.flatten(2), A.flatten(2).norm(dim=2, keepdim=True))  # B K hw
+    cos = unit @ unit.transpose(1, 2)  # B K K
+    below = int(theta * (K - 1))  # the quantile lies between the values number `below` and `below + 1`
+    top = cos.topk(K - below, dim=2).values  # B K K-below   descending
+    lo, hi = top[..., -1:], top[..., -2:-1] if K - below > 1 else top[..., -1:]
+    return cos > lo + (theta * (K - 1) - below) * (hi - lo)  # B K K
+
+
+def spread(a: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """N: min-max over the channels."""
+    lo, hi = a.amin(dim=1, keepdim=True), a.amax(dim=1, keepdim=True)
+    return ratio(a - lo, hi - lo)
+
+
+@method(
+    title="FD-CAM",
+    cite="li2022fdcam",
+    family="cam",
+    passes=("1 + 2 * K", "1"),
+    signed=False,
+    verified=("literal",),
+)
+def fd_cam(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, theta: float = 0.95, chunk: int = 64
+) -> Float[Tensor, "B 1 h w"]:
+    """Feature maps weighted by what groups of similar channels do to the score, times the gradient."""
+    if not 0 <= theta <= 1:
+        raise ValueError(f"theta: must be a quantile in [0, 1], got {theta}")
+    f, A, df_dA = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
+    G = similar(A.detach(), theta).transpose(0, 1)  # K B K
+    switches = torch.cat([G, ~G])[..., None, None]  # 2K B K 1 1   on, then off
+
+    def switch(A: Float[Tensor, "B K h w"], k: Int[Tensor, " k"]) -> Float[Tensor, "k B K h w"]:
+        return switches[k].to(A.dtype) * A
+
+    on, off = edited_scores(model, x, target, layer, switch, len(switches), chunk).chunk(2)  # K B
+    s = (on + f - off).T  # B K
+    g = df_dA.mean(dim=(2, 3))  # B K
+    w = spread(s).exp() * spread(g) - 0.5  # B K
+    return (w[:, :, None, None] * A).sum(dim=1, keepdim=True).relu()  # B 1 h w

@@ -1,0 +1,37 @@
+"""Grad-CAM, element-wise. Published as code, in pytorch-grad-cam (Gildenblat, 2021); no paper defines it.
+
+Relative of HiResCAM (Draelos, Carin. arXiv:2011.08891), with a ReLU before the sum over channels instead of none
+
+    L^c = sum_k  ReLU( dy^c / dA^k * A^k )               (GradCAMElementWise)
+
+y^c     score of class c before the softmax             y
+A^k     k-th feature map                                 A[:, k]
+dy/dA   its gradient, position by position               g
+
+Differs from the paper: there is none. The equation is the package's own.
+Differs from other code: pytorch-grad-cam rescales to [0, 1].
+Good to know: channels that speak against the class are left out one by one, at each position: they cannot cancel those
+that speak for it, so the map is at least ReLU(HiResCAM) everywhere. Behind ReLUs A >= 0, and it is LayerCAM.
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from methods._registry import method
+from methods._torch import Target, activation_and_gradient
+
+
+@method(
+    title="Grad-CAM, element-wise",
+    cite="gildenblat2021pytorch",
+    family="cam",
+    passes=("1", "1"),
+    signed=False,
+    verified=("literal", "grad_cam"),
+)
+def grad_cam_elementwise(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str
+) -> Float[Tensor, "B 1 h w"]:
+    """What each channel contributes to the score at each position of `layer`, positive contributions only."""
+    _, A, g = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
+    return (g * A).relu().sum(dim=1, keepdim=True)  # B 1 h w

@@ -1,0 +1,61 @@
+"""LIFT-CAM: Towards Better Explanations of Class Activation Mapping.
+
+Jung, Oh. ICCV 2021. arXiv:2102.05228
+
+    g(a)    = b_0 + sum_k  alpha_k a_k,  a in {0, 1}^K    (the score, explained by which feature maps are present)
+    alpha_k = sum_ij  C( A^k_ij ),  reference A = 0       (DeepLIFT's contributions approximate the SHAP values alpha)
+    L       = ReLU( sum_k  alpha_k A^k )                  (the map)
+
+A^k     k-th feature map                                 A[:, k]
+C       contribution = multiplier * (A - 0), by DeepLIFT's Rescale rule in the network F behind the layer    m * A
+F       that network                                     logits
+
+Differs from the paper: no. Its F is a pooling and a classifier; here it is whatever comes behind `layer`.
+Differs from other code: the authors' code builds F for torchvision's VGG-16 and ResNet-50 and calls captum's DeepLift,
+whose rule for max pooling needs windows that do not overlap and which knows no GELU, SiLU or hardswish.
+Good to know: sum_k alpha_k = F(A) - F(0). Behind average pooling and one linear layer alpha_k = w_k GAP(A^k), which
+is the SHAP value and Ablation-CAM's weight times the score. The rule is one of elementwise functions: a layer with
+products of activations (squeeze-and-excitation), layer norm or attention behind it is refused; so are ConvNeXt and ViT.
+A callable target is taken at its derivative by the logits.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from methods._flow import refuse_others
+from methods._registry import method
+from methods._rescale import PASSING, rescale
+from methods._torch import Target, at_least_float32, score, versions
+
+
+@torch.enable_grad()
+def coefficients(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, layer: str
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
+    """(alpha, A): the contribution of each feature map to the score, and the maps."""
+    B, graph = len(x), x.requires_grad
+    with rescale() as nodes:
+        logits, V = versions(model, x, layer, lambda A: torch.stack([A, torch.zeros_like(A)]), 2)  # 2B N, 2 B K h w
+        refuse_others(logits, V, nodes, PASSING, "DeepLIFT's Rescale", layer)
+        (dy,) = torch.autograd.grad(score(logits[:B], target).sum(), logits, create_graph=graph)  # 2B N   0 below
+        (m,) = torch.autograd.grad(logits, V, dy, create_graph=graph)  # 2 B K h w
+    A = V[0] if graph else V[0].detach()  # B K h w
+    return at_least_float32(m[0] * A).sum(dim=(2, 3)), at_least_float32(A)  # B K, B K h w
+
+
+@method(
+    title="LIFT-CAM",
+    cite="jung2021liftcam",
+    family="cam",
+    passes=("2", "2"),
+    signed=False,
+    needs="linear head",
+    architectures=("cnn", "swin"),
+    verified=("literal", "captum"),
+    satisfies=("completeness",),
+)
+def lift_cam(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str) -> Float[Tensor, "B 1 h w"]:
+    """Feature maps weighted by what their presence contributes to the score."""
+    alpha, A = coefficients(model, x, target, layer)  # B K, B K h w
+    return (alpha[:, :, None, None] * A).sum(dim=1, keepdim=True).relu()  # B 1 h w

@@ -1,0 +1,122 @@
+"""Poly-CAM: High resolution class activation map for convolutional neural networks.
+
+Englebert, Cornu, De Vleeschouwer. Machine Vision and Applications 2024. arXiv:2204.13359
+
+For each layer l, from the deepest to the shallowest:
+
+    M_k   = clip( ( A_k - q_lo ) / q_hi, 0, 1 ),  up to the image's size    (masks; q: percentiles 0.1 and 99.9 of A_k)
+    w_k   = f( x * M_k )                                                    (PCAM+)
+    w_k   = ReLU( f(x) - f( x * (1 - M_k) ) )                               (PCAM-)
+    w_k   = ReLU( f( x * M_k ) + f(x) - f( x * (1 - M_k) ) )                (PCAM+-)
+    S_l   = ReLU( sum_k  w_k A_k )                                          (the map of the layer)
+    P_l   = LNorm( S_l ) * Up( P_{l+1} ),  P = S at the deepest             (its detail, where the deeper ones look)
+    LNorm( S ) = S / Up( Down( S ) )                                        (Down to the grid of layer l + 1)
+
+f       probability of the explained class              confidence
+A_k     k-th feature map of layer l                     A[:, k]
+l       layers: the last one of each grid size          layers, layer (the deepest)
+P       the map so far; at the end on the finest grid   P
+
+Differs from the paper: all equations are those of the authors' code (aenglebert/polycam). LNorm is 0 where its divisor
+is 0; theirs divides by 1e-12 there.
+Differs from other code: the authors' code rescales P and resizes it to the image, and takes one image. Left to itself
+it takes the layers that run just before the grid changes, inside blocks too; those that its scripts name for resnet50
+(after the stem, layer1, ... layer4) are those found here.
+Good to know: f is evaluated at every channel of every layer, twice for PCAM+-: 7808 passes for resnet50's five layers.
+A callable target is given probabilities, with confidence="score" logits. One grid size, as in a ViT, has one layer.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from methods._layers import probe
+from methods._registry import method
+from methods._torch import Target, activation, at_least_float32, chunks, grids, ratio, score, scores, upsample
+
+
+@method(
+    title="Poly-CAM",
+    cite="englebert2024polycam",
+    family="cam",
+    passes=("depth + (1 + (variant == '+-')) * channels", "0"),  # number of layers, channels of all of them
+    signed=False,
+    verified=("literal",),
+)
+def poly_cam(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Target,
+    *,
+    layer: str,
+    layers: Sequence[str] | None = None,
+    variant: str = "+-",
+    percentile: float = 0.1,
+    confidence: str = "probability",
+    chunk: int = 8,
+) -> Float[Tensor, "B 1 h w"]:
+    """The score-weighted map of a deep layer, refined by those of shallower `layers`; None finds them."""
+    if variant not in ("+", "-", "+-"):
+        raise ValueError(f"variant: must be '+', '-' or '+-', got {variant!r}")
+    if not 0 <= percentile < 50:
+        raise ValueError(f"percentile: must be in [0, 50), got {percentile}")
+    if confidence not in ("probability", "score"):
+        raise ValueError(f"confidence: must be 'probability' (the authors' code) or 'score', got {confidence!r}")
+    known = {name for name, _ in model.named_modules() if name}
+    unknown = [name for name in layers or () if name not in known]
+    if unknown:
+        raise ValueError(f"layers: the model has no {', '.join(map(repr, unknown))}")
+
+    def probability(logits: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
+        return score(at_least_float32(logits).softmax(dim=1), target)
+
+    f = probability if confidence == "probability" else target
+    S: list[Tensor] = []
+    with torch.set_grad_enabled(x.requires_grad):
+        with grids(model, x, [*known] if layers is None else []) as found:
+            deepest = activation(model, x, layer)
+        finer = stages(found, layer, probe(model, x.shape[1:]).candidates) if layers is None else layers
+        for name in (layer, *reversed(finer)):
+            logits, A = deepest if name == layer else activation(model, x, name)  # B N, B K h w
+            f_x, A, w = at_least_float32(score(logits, f)), at_least_float32(A), []  # B, B K h w
+            for k in chunks(A.shape[1], chunk, len(x)):
+                q = A.new_tensor([percentile / 100, 1 - percentile / 100])  # 2
+                lo, hi = A[:, k].flatten(2).quantile(q, dim=2)[..., None, None]  # B k 1 1, B k 1 1
+                M = upsample(((A[:, k] - lo) / hi.clamp(min=1e-12)).clamp(0, 1), x)  # B k H W
+                M = M.transpose(0, 1)[:, :, None].to(x.dtype)  # k B 1 H W
+                plus = scores(model, x * M, f) if "+" in variant else 0  # k B
+                minus = f_x - scores(model, x * (1 - M), f) if "-" in variant else 0  # k B
+                w.append(plus + minus)
+            w = torch.cat(w).T[:, :, None, None]  # B K 1 1
+            S.append(((w.relu() if "-" in variant else w) * A).sum(dim=1, keepdim=True).relu())  # B 1 h w
+        P = S[0]  # B 1 h w
+        for S_l in S[1:]:
+            P = ratio(S_l, upsample(upsample(S_l, P), S_l)) * upsample(P, S_l)  # B 1 h w   LNorm( S_l ) * Up( P )
+        return P
+
+
+def stages(grid: dict[str, tuple[int, int]], layer: str, candidates: list[str]) -> list[str]:
+    """The last of `candidates` on each finer grid before `layer`, shallow to deep.
+
+    Not inside a module that only steps from that grid to another: in a ResNet layer1, not the start of layer2.
+
+    Args:
+        grid: (h, w) of every module, in the order of execution.
+        layer: the deepest layer.
+        candidates: modules that can change the score, in the order of execution.
+    """
+    h, w = grid[layer]
+    before = [*grid.items()][: [*grid].index(layer)]
+    grid = {n: (a, b) for n, (a, b) in before if abs(a * w - b * h) <= max(a, b) * (h != w) and a * b > 1}
+
+    def step(name: str) -> bool:
+        parts = name.split(".")
+        outer = [
+            o for o in (".".join(parts[:i]) for i in range(1, len(parts))) if grid.get(o, grid[name]) != grid[name]
+        ]
+        return any(len({g for n, g in grid.items() if f"{n}.".startswith(f"{o}.")}) == 2 for o in outer)
+
+    finer = [n for n in candidates if n in grid and min(grid[n][0] - h, grid[n][1] - w) > 0]
+    return [*{grid[n]: n for n in finer if not step(n)}.values()]

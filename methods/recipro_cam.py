@@ -1,0 +1,68 @@
+"""Recipro-CAM: Fast gradient-free visual explanations for convolutional neural networks.
+
+Byun, Lee. arXiv 2022; CVPR workshop 2024 as ReciproCAM: Lightweight Gradient-free Class Activation Map for Post-hoc
+Explanations. arXiv:2209.14074
+
+    F_n  = F * M_n,   M_n(u) = [ u = n ]                 (the layer's output at position n, 0 elsewhere)
+    Y_n  = softmax( head( F_n ) )_c                      (what the rest of the network makes of that position alone)
+    L^c  = ( Y - min Y ) / ( max Y - min Y )             (the map: the score of each position, rescaled)
+
+F       output of the layer, all channels                A
+n       one of the h w positions                         a number 0 ... h w - 1
+head    the network behind the layer                     runs in edited_scores
+c       class                                            target
+
+Differs from the paper: written after the authors' code. A map of one value throughout is 0.
+Differs from other code: the authors' final code takes gaussian=False; their earlier ones (OpenVINO's training
+extensions) take gaussian=True: the features at n, pasted over its 3 x 3 neighbourhood times 1/4, 1/8 and 1/16.
+Good to know: a callable target sees probabilities; softmax=False hands it, or the class, the logits. A position alone
+is a strange input: behind average pooling it counts 1 / (h w), so that all its probabilities lie close together.
+In a transformer class and register tokens stay as they are. Where the score does not depend on the layer the map is 0.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from methods._registry import method
+from methods._torch import Target, activation, at_least_float32, edited_scores, minmax, score
+
+
+@method(
+    title="Recipro-CAM",
+    cite="byun2024reciprocam",
+    family="cam",
+    passes=("1 + h * w", "0"),
+    signed=False,
+    verified=("literal",),
+)
+def recipro_cam(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Target,
+    *,
+    layer: str,
+    gaussian: bool = False,
+    softmax: bool = True,
+    chunk: int = 64,
+) -> Float[Tensor, "B 1 h w"]:
+    """The score of each position of `layer`, with all the others silenced."""
+
+    def probability(logits: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
+        return score(at_least_float32(logits).softmax(dim=1), target)
+
+    with torch.set_grad_enabled(x.requires_grad):
+        _, A = activation(model, x, layer)  # B K h w
+        h, w = A.shape[2:]
+        i, j = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
+
+        def mosaic(A: Float[Tensor, "B K h w"], n: Int[Tensor, " n"]) -> Float[Tensor, "n B K h w"]:
+            di, dj = (i - (n // w)[:, None]).abs(), (j - (n % w)[:, None]).abs()  # n h, n w   distance to position n
+            steps = (di[:, :, None] + dj[:, None]).to(A.dtype)  # n h w
+            near = (di[:, :, None] <= 1) & (dj[:, None] <= 1)
+            M = near * 0.25 * 0.5**steps if gaussian else (steps == 0).to(A.dtype)  # n h w
+            here = A.flatten(2)[:, :, n].permute(2, 0, 1)  # n B K   the features at position n
+            return here[..., None, None] * M[:, None, None].to(A.dtype)  # n B K h w
+
+        Y = edited_scores(model, x, probability if softmax else target, layer, mosaic, h * w, chunk)  # hw B
+        return minmax(Y.T.unflatten(1, (1, h, w)))  # B 1 h w

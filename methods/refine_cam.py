@@ -1,0 +1,116 @@
+"""How to Evaluate and Refine your CAM (RefineCAM).
+
+Domeniconi, Stramiglio, Lombardi, Salti. 2026. arXiv:2605.14641
+
+    M_l = N( U( L_l ) ),  N = min-max to [0, 1]                       (the map of one layer, on the image's grid)
+    M   = prod_l  M_l                                                 (all layers must agree)
+    L_l = ReLU( sum_k  w_k A^k ),  w_k = sum_ij  alpha_ij ReLU(g_ij)  (Grad-CAM++ at layer l: `plus_plus`)
+
+A, g    output of layer l, gradient of the score there   A, g
+L_l     a CAM of layer l                                 of(A, g)
+U       bilinear resize                                  upsample
+l       from the image to the deepest one                layers, layer
+
+Differs from the paper: its text was not at hand; order of steps, base and layers are the authors' code. Returned is the
+product, which the authors rescale to [0, 1] once more; where a layer's map is constant, which they refuse, it is 0.
+Differs from other code: torchcam rescales before it resizes, so that its factors need not reach 0 and 1, and its
+Grad-CAM++ is another (see grad_cam_plus_plus); pytorch-grad-cam adds 1e-7 to each range, runs the network once for each
+layer, and its own step to put the maps in [0, 1] does nothing (they are there already).
+Good to know: one forward and one backward pass for all layers. Without `layers`, they are the last stage of each finer
+grid, and `layer`: layer1 to layer4 of a resnet50. Where all blocks have one grid (ViT) that is `layer` alone; the
+authors name the last four blocks' norm1. As sharp as the finest map, and 0 wherever one layer is at its minimum.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from methods import _layers
+from methods._registry import method
+from methods._torch import (
+    Target,
+    _at,
+    activation_and_gradient,
+    at_least_float32,
+    minmax,
+    ratio,
+    score,
+    twice,
+    upsample,
+)
+
+
+def plus_plus(A: Float[Tensor, "B K h w"], g: Float[Tensor, "B K h w"]) -> Float[Tensor, "B 1 h w"]:
+    """Grad-CAM++ of one layer."""
+    alpha = ratio(torch.ones_like(g), 2 + A.sum(dim=(2, 3), keepdim=True) * g)  # B K h w
+    w = (alpha * g.relu()).sum(dim=(2, 3), keepdim=True)  # B K 1 1
+    return (w * A).sum(dim=1, keepdim=True).relu()  # B 1 h w
+
+
+@torch.enable_grad()
+def activations_and_gradients(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, layer: str, layers: Sequence[str] | None
+) -> list[tuple[Float[Tensor, "B K h w"], Float[Tensor, "B K h w"]]]:
+    """(A, dy/dA) of `layers` and of `layer`, in one pass each way; None: the last stage on each finer grid.
+
+    Raises:
+        ValueError: the model has no such layer, or it cannot change the score.
+    """
+    unknown = {*(layers or ())} - {name for name, _ in model.named_modules()}
+    if unknown:
+        raise ValueError(f"layers: must be names of modules, the model has none called {', '.join(sorted(unknown))}")
+    kept: dict[str, Tensor] = {}  # in execution order
+
+    def read(name: str) -> Callable[[Tensor], Tensor]:
+        def replace(out: Tensor) -> Tensor:
+            at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
+            torch.set_grad_enabled(True)  # from the first layer on; the block below restores what was
+            A = _layers.to_grid(out, at)
+            kept[name] = A if A.requires_grad else A.detach().requires_grad_()
+            return _layers.from_grid(kept[name].clone(), out, at)  # in-place operations follow
+
+        return replace
+
+    if layers is None:  # stages, made of modules; not the stem
+        stages = _layers.stages(model, layer, x.shape[1:])
+        layers = [name for name in stages if any(True for _ in model.get_submodule(name).children())]
+    with ExitStack() as stack:
+        for name in {layer, *layers}:
+            stack.enter_context(_at(model, name, read(name)))
+        stack.enter_context(torch.set_grad_enabled(x.requires_grad))
+        stack.enter_context(twice(x.requires_grad))
+        y = score(model(x), target)  # B
+    A = [*kept.values()]
+    g = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)
+    for name, g_l in zip(kept, g, strict=True):
+        if g_l is None or not g_l.any():
+            activation_and_gradient(model, x, target, name)  # raises where no position can change the score
+    A = A if x.requires_grad else [A_l.detach() for A_l in A]
+    return [(at_least_float32(A_l), at_least_float32(g_l)) for A_l, g_l in zip(A, g, strict=True)]
+
+
+@method(
+    title="RefineCAM",
+    cite="domeniconi2026refinecam",
+    family="cam",
+    passes=("1", "1"),
+    signed=False,
+    verified=("literal", "grad_cam", "torchcam"),
+)
+def refine_cam(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Target,
+    *,
+    layer: str,
+    layers: Sequence[str] | None = None,
+    of: Callable[[Tensor, Tensor], Tensor] = plus_plus,
+) -> Float[Tensor, "B 1 H W"]:
+    """Where CAMs of all depths agree: as selective as `layer`, as fine as the first of `layers`."""
+    M = torch.ones_like(x[:, :1], dtype=at_least_float32(x).dtype)  # B 1 H W
+    for A, g in activations_and_gradients(model, x, target, layer, layers):  # B K h w each
+        M = M * minmax(upsample(of(A, g), x))  # B 1 H W   M_l
+    return M

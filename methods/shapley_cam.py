@@ -1,0 +1,79 @@
+"""CAMs as Shapley Value-based Explainers (ShapleyCAM).
+
+Cai. The Visual Computer 2025. arXiv:2501.06261
+
+    w^c = GAP( g - 1/2 H A ),  g = du^c / dA,  H = d^2 u^c / dA^2       (the Shapley value of A, to second order)
+    L^c = ReLU( sum_k  w_k^c A^k )                                      (the map)
+    u^c = z^c + log softmax(z)^c                                        (ReST, the paper's utility function: `rest`)
+
+u^c     utility: the score that is explained            the target; a class: its logit; rest(class): ReST
+A^k     k-th feature map                                 A[:, k]
+H A     Hessian times activation, one more backward pass behind the layer        HA
+GAP     mean over the positions                          .mean
+
+Differs from the paper: its text was not at hand; w and ReST are as the author merged them into pytorch-grad-cam. The
+utility is what the caller asks for: a class alone means its logit, as in all methods here; the paper's is
+shapley_cam(model, x, rest(classes), layer=...).
+Differs from other code: pytorch-grad-cam counts class tokens among the features in H A, and raises on tokens when it
+sums; here the tokens of the grid are. The author's own repository keeps weights position by position and shrinks those
+that vary much.
+Good to know: a network of ReLUs and linear layers behind the layer has H = 0 for a logit: the map is then Grad-CAM, and
+ReST is what makes a difference. Attention runs unfused here: the fused kernels have no second derivative. In a loss the
+map needs the third derivative of the score, which PyTorch's layer norm gets wrong: it is written out then.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from methods._registry import method
+from methods._rules import rules
+from methods._torch import Target, activation, activation_and_gradient, at_least_float32, score, twice
+
+
+def rest(classes: Int[Tensor, " B"]) -> Callable[[Float[Tensor, "B N"]], Float[Tensor, " B"]]:
+    """ReST, a target for any method: u = z^c + log p^c. Its gradient fades neither where p^c is 1 nor where it is 0."""
+    return lambda z: score(z, classes) + score(z.log_softmax(dim=1), classes)
+
+
+def layer_norm(
+    op: Any, a: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *_: Any
+) -> Tensor:
+    """`torch.layer_norm` from operations whose derivatives of every order are right."""
+    axes = tuple(range(-len(shape), 0))
+    b = at_least_float32(a)
+    b = b - b.mean(dim=axes, keepdim=True)
+    b = b * (b.square().mean(dim=axes, keepdim=True) + eps).rsqrt()
+    b = (b if weight is None else b * weight) + (0 if bias is None else bias)
+    return b.to(a.dtype)
+
+
+@method(
+    title="ShapleyCAM",
+    cite="cai2025cams",
+    family="cam",
+    passes=("1", "1"),
+    signed=False,
+    verified=("literal", "grad_cam"),
+)
+@torch.enable_grad()
+def shapley_cam(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str
+) -> Float[Tensor, "B 1 h w"]:
+    """Grad-CAM with each weight corrected for the curvature of the score."""
+    graph = x.requires_grad
+    with twice(True), rules(required=(), layer_norm=layer_norm) if graph else contextlib.nullcontext():
+        logits, A = activation(model, x, layer)  # B N, B K h w
+        y = score(logits, target)  # B
+        (g,) = torch.autograd.grad(y.sum(), A, create_graph=True, allow_unused=True)  # B K h w
+        if g is None or not g.any():
+            activation_and_gradient(model, x, target, layer)  # raises where no position can change the score
+        HA = torch.autograd.grad(g, A, A, create_graph=graph, allow_unused=True)[0] if g.requires_grad else None
+    d = at_least_float32(g) if HA is None else at_least_float32(g) - at_least_float32(HA) / 2  # B K h w
+    w = d.mean(dim=(2, 3), keepdim=True)  # B K 1 1
+    L = (w * at_least_float32(A)).sum(dim=1, keepdim=True).relu()  # B 1 h w
+    return L if graph else L.detach()

@@ -1,0 +1,171 @@
+"""Grad-CAM and LayerCAM at five depths of a network, and LayerCAM's maps of all of them in one.
+
+Jiang, Zhang, Hou, Cheng, Wei. LayerCAM: Exploring Hierarchical Class Activation Maps for Localization. IEEE
+Transactions on Image Processing 2021. doi:10.1109/TIP.2021.3089943, form of its comparison of the stages of a network.
+
+The reader should see: before the last stage Grad-CAM, which gives a feature map one weight for all places, puts no more
+on the object than chance, or little more; LayerCAM, with a weight for each place, stays on it at every depth and shows
+finer and finer parts. At the last layer Grad-CAM is the better one of the two.
+
+Settings that differ from the paper: another network, in place of VGG-16; and numbers where the place of the evidence is
+known: digits on textures, with the mask of the digit, and two photographs side by side, where it is the half of the
+class that is explained. The fused map is the maximum over the five, the shallow ones raised by tanh as in the paper.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+import _plot
+import _run  # puts the repository on the path
+import fig_cam_discrimination
+import ground_truth
+from _dots import of_images
+from fig_sanity_cascade import fitted
+from methods import METHODS
+from methods._layers import default_layer
+from methods._torch import Attribution
+from models import Loaded
+from sanity_checks._torch import explain
+
+NAMES = ("grad_cam", "layer_cam")
+FUSED = "fused"
+NET, BORDER = "digit_cnn", 1  # a network may use the border of a digit: pixels added around its mask
+DIGITS, QUICK_DIGITS = 300, 30
+BATCH = 8  # pairs at a time
+
+
+def main() -> None:
+    """Draw figures/fig_layercam.png."""
+    run = _run.start(__file__, __doc__, photos="rocket,coffee", quick_photos="coffee")
+    loaded = _run.load(run)
+    layers = stages(loaded)
+    rows = _run.subjects(run, loaded)
+    model, digits = _run.net(run, NET), [f"features.relu{i}" for i in range(1, 5)]
+    run.bar.reset(total=len(NAMES) * (2 * len(layers) + len(digits)) + 3)
+
+    maps = {name: [_run.explain(run, loaded, name, rows, layer=layer) for layer in layers] for name in NAMES}
+    fused = _run.explain(run, loaded, "fuse", rows, layer=layers[-1], layers=tuple(layers[:-1]))
+    blocks = [
+        _plot.Block(
+            ["Photograph", *layers, FUSED],
+            [
+                [_run.photographs(rows)[i] if k == 0 else None, *(c[i] for c in maps[name]), fused[i] if k else None]
+                for k, name in enumerate(NAMES)
+            ],
+            [METHODS[name].title for name in NAMES],
+            title=_run.labels(rows)[i],
+        )
+        for i in range(len(rows))
+    ]
+    n = QUICK_DIGITS if run.args.quick else DIGITS
+    data = ground_truth.digits_on_textures(n, run.args.seed)
+    mask = ground_truth.dilated(data.mask, BORDER)  # n H W
+    found = {
+        "digits": measure(run, model, digits, partial(on_digits, run, model, data, mask)),
+        "pairs": measure(run, loaded.model, layers, on_halves(run, loaded)),
+    }
+    area = float(mask.double().mean())
+    run.numbers |= {"chance": {"digits": area, "pairs": 0.5}, "measured": found}
+
+    above = (
+        f"{loaded.note}, explained for the top class of each photograph, named below it; the layers at the end of each "
+        f"stage, from the first to the last. Fused: the maximum of LayerCAM's five maps, the shallow ones raised by "
+        f"tanh. {_plot.SCALE} Maps are on the layer's grid, resized bilinearly over the photograph."
+        + _run.refusals(run)
+    )
+    below = (
+        f"The share of each map's positive part on the object, mean with its 95 % bootstrap interval. Left: {n} digits "
+        "on textures, a CNN of four layers, explained for the true digit; the object is the digit and a border of "
+        f"{BORDER} pixel, {area:.0%} of the image. Right: the network above, pairs of photographs side by side "
+        f"({fig_cam_discrimination.PHOTOS.replace(',', ', ')}), each explained for the top class of both its "
+        "photographs (mean of the two; pairs share photographs: intervals are somewhat too short); the object is the "
+        "half of that class. Dashed: what a map gets that does not look."
+    )
+    pictures = _plot.grid(blocks, above, _run.banner(run))
+    chart = draw(found, run.numbers["chance"], fitted(below, pictures))
+    _run.save(run, [pictures, chart], f"{above}\n{below}")
+
+
+def stages(loaded: Loaded) -> list[str]:
+    """The ends of the stages, from the first to the last layer."""
+    return [*(f["module"] for f in loaded.model.feature_info[:-1]), default_layer(loaded.model)]  # type: ignore[index]
+
+
+def on_digits(
+    run: _run.Run,
+    model: nn.Module,
+    data: ground_truth.DigitsOnTextures,
+    mask: Bool[Tensor, "n H W"],
+    of: Attribution,
+) -> Float[Tensor, " n"]:
+    """The share of each map on the digit."""
+    device = run.args.device
+    maps = explain(of, model, data.x.to(device), data.digit.to(device))
+    return _run.score(run, "energy_pointing_game", maps, mask.to(device)).values
+
+
+def on_halves(run: _run.Run, loaded: Loaded) -> Callable[[Attribution], Float[Tensor, " n"]]:
+    """A method -> its share in the half of the class, for each pair of photographs: the mean of its two classes."""
+    names = fig_cam_discrimination.QUICK_PHOTOS if run.args.quick else fig_cam_discrimination.PHOTOS
+    pairs = fig_cam_discrimination.side_by_side(run, loaded, names)
+
+    def shares(of: Attribution) -> Float[Tensor, " n"]:
+        found = []
+        for k in range(0, len(pairs.x), BATCH):
+            x, classes = pairs.x[k : k + BATCH], pairs.classes[k : k + BATCH]
+            maps = [explain(of, loaded.model, x, classes[:, side]) for side in (0, 1)]
+            halves = [fig_cam_discrimination.share(run, a, x, side) for side, a in enumerate(maps)]
+            found.append(torch.stack(halves).mean(dim=0))
+        return torch.cat(found)
+
+    return shares
+
+
+def measure(
+    run: _run.Run, model: nn.Module, layers: list[str], share: Callable[[Attribution], Float[Tensor, " n"]]
+) -> dict[str, dict[str, Any]]:
+    """For each layer, and for the fused map, the share of each method."""
+    like = torch.zeros(1, 3, 32, 32, device=run.args.device)
+    found: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        run.bar.set_postfix_str(layer)
+        found[layer] = {}
+        for name in NAMES:
+            found[layer][name] = of_images(share(_run.bind(run, name, model, like, layer=layer)))
+            run.bar.update()
+    of = _run.bind(run, "fuse", model, like, layer=layers[-1], layers=tuple(layers[:-1]))
+    found[FUSED] = {"layer_cam": of_images(share(of))}
+    run.bar.update()
+    return found
+
+
+def draw(found: dict[str, dict[str, dict[str, Any]]], chance: dict[str, float], caption: str) -> Figure:
+    """The share on the object by depth: digits at the left, pairs of photographs at the right."""
+    titles = {"digits": "on the digit", "pairs": "in the half of the class"}
+    with _plot.style():
+        figure, axes = _plot.chart(1, 2, caption, height=1.7)
+        for ax, (name, rows) in zip(axes[0], found.items(), strict=True):
+            for k, method in enumerate(NAMES):
+                values = [row[method] for row in rows.values() if method in row]
+                at = [i + 0.06 * (2 * k - 1) for i in range(len(values))]
+                line = len(rows) - 1  # the fused map stands by itself
+                means = [v["mean"] for v in values]
+                ax.plot(at[:line], means[:line], "o-", ms=3, color=_plot.LINES[k], label=METHODS[method].title)
+                ax.plot(at[line:], means[line:], "D", ms=4, color=_plot.LINES[k])
+                for i, v in zip(at, values, strict=True):
+                    ax.plot([i, i], [v["low"], v["high"]], color=_plot.LINES[k], lw=0.8)
+            ax.axhline(chance[name], color="black", lw=0.8, ls="--")
+            ax.set_xticks(range(len(rows)), [layer.removeprefix("features.") for layer in rows])
+            ax.set(ylim=(0, 1), ylabel=f"share of positive map\n{titles[name]}")
+        axes[0, 0].legend(loc="upper right")
+    return figure
+
+
+if __name__ == "__main__":
+    main()
