@@ -54,7 +54,7 @@ def main() -> None:
         f"{loaded.note}. Below each photograph: its top class and probability. That class is explained; the composite "
         f"is explained for the top class of each of its two photographs, named at the left. {_plot.SCALE} "
         "The maps are on the layer's grid, resized bilinearly over the photograph. CAM is of the last layer only."
-        + _run.refusals(run)
+        + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)
 
