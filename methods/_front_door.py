@@ -1,8 +1,10 @@
 """`attribute`: every method, one call, on any classifier; and one clear error for each way to call it wrongly."""
 
 import difflib
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -52,14 +54,45 @@ def attribute(
     with torch.inference_mode(False):  # gradients inside, whatever the caller's mode
         if x.is_inference():
             x = x.clone()
-        kind = _layers.probe(model, x.shape[1:]).architecture if len(m.architectures) < 3 else None
-        if kind and kind not in m.architectures:
-            raise ValueError(f"model: {name} is defined for {' and '.join(m.architectures)} models, this is a {kind}")
+        check_architecture(m, model, x)
         goal = _check_target(m, model, x, target)
         if "layer" in m.params:
             params["layer"] = _check_layer(model, x, layer)
         a = m.fn(model, x, goal, **params)
         return upsample(a, x) if resize else a
+
+
+def check_architecture(m: Method, model: nn.Module, x: Float[Tensor, "B C H W"]) -> None:
+    """Raises ValueError if the method is not defined for this kind of model."""
+    kind = _layers.probe(model, x.shape[1:]).architecture if len(m.architectures) < 3 else None
+    if kind and kind not in m.architectures:
+        raise ValueError(f"model: {m.name} is defined for {' and '.join(m.architectures)} models, this is a {kind}")
+
+
+def bind(
+    fn: Callable[..., Tensor], model: nn.Module, x: Float[Tensor, "B C H W"], *, seed: int, **params: Any
+) -> partial[Tensor]:
+    """`fn` as a function of (model, x, target); where it has them, `layer` is the default one and `seed` is set.
+
+    Args:
+        fn: a method of the registry or another function of that form.
+        model: what it will explain.
+        x: images of the size that it will see.
+        seed: for a method that draws.
+        params: keywords; these win.
+
+    Raises:
+        ValueError: a method of the registry that is not defined for this kind of model, or there is no default layer.
+    """
+    m = METHODS.get(getattr(fn, "__name__", ""))
+    if m and m.fn is fn:
+        check_architecture(m, model, x)
+    found = inspect.signature(fn).parameters
+    if "layer" in found and "layer" not in params:
+        params["layer"] = _layers.default_layer(model, x.shape[1:])
+    if "seed" in found:
+        params.setdefault("seed", seed)
+    return partial(fn, **params)
 
 
 def closest(word: str, words: Iterable[str]) -> str:

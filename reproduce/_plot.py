@@ -75,7 +75,7 @@ def scale(a: Float[Tensor, "h w"]) -> float:
 
 def grid(blocks: Sequence[Block], caption: str, banner: str = "") -> Figure:
     """The blocks below each other, the caption and a colour bar, at page width; `banner` is a loud line on top."""
-    with mpl.rc_context({"font.size": TEXT, "font.family": "DejaVu Sans", "axes.linewidth": 0.4}):
+    with style():
         figure = Figure(figsize=(PAGE, 1.0))
         labels = {t: _wrapped(figure, t, 0.6) for b in blocks for t in b.labels}
         left = MARGIN + (LINE * _lines(labels.values()) + 0.02 if any(labels) else 0.0)
@@ -156,10 +156,10 @@ def chart(
 
 
 def style() -> Any:  # noqa: ANN401 matplotlib's context manager
-    """The text sizes and line widths of every figure."""
+    """The text sizes and line widths of every figure; text that is as wide in any number of dots per inch."""
     return mpl.rc_context(
-        {"font.size": TEXT, "font.family": "DejaVu Sans", "axes.linewidth": 0.4, "axes.titlesize": TEXT,
-         "legend.frameon": False, "legend.handlelength": 2.5, "lines.linewidth": 1.1}
+        {"font.size": TEXT, "font.family": "DejaVu Sans", "text.hinting": "none", "axes.linewidth": 0.4,
+         "axes.titlesize": TEXT, "legend.frameon": False, "legend.handlelength": 2.5, "lines.linewidth": 1.1}
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -20,7 +21,7 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -41,16 +42,16 @@ import models
 from _plot import Panel, scale, write_png
 from _sources import sources
 from images import Photo
-from methods._layers import default_layer, probe
-from methods._torch import Attribution
+from methods._front_door import bind as bind_method
+from methods._layers import default_layer
 from models import Loaded
 from sanity_checks import CHECKS, Result
+from sanity_checks._rows import QUICK
 
 FIGURES = ROOT / "figures"
 PACKAGES = ("torch", "timm", "numpy", "matplotlib", "pillow", "scikit-image", "scikit-learn", "huggingface_hub")
 QUICK_OUT = Path(tempfile.gettempdir()) / "attribution-quick"  # where --quick writes
 COMMON = ("--model", "--weights", "--weights-dir", "--images", "--device", "--seed")  # arguments of every script
-QUICK = {"samples": 5, "steps": 8}  # keywords of methods that --quick makes smaller, where a method has them
 
 
 @dataclass(frozen=True)
@@ -200,20 +201,16 @@ def explain(
     if run.args.quick:
         params |= {k: v for k, v in QUICK.items() if k in m.params and k not in params}
     run.bar.set_postfix_str(name)
-    try:
+    panels: list[Panel] = []
+    with attempt(run, name, loaded.tag):
         a = methods.attribute(name, loaded.model, x, target, layer=layer, resize=False, **params).detach()  # B K h w
-    except ValueError as error:
-        run.refused[f"{m.title}, {loaded.tag}"] = str(error)
-        run.bar.write(f"{name} on {loaded.tag}: {error}", file=sys.stderr)
-        return [None] * len(rows)
-    finally:
-        run.bar.update()
-    panels = [Panel(r.photo.rgb, a_i.sum(dim=0), overlay=len(a_i) == 1) for r, a_i in zip(rows, a, strict=True)]
-    _record(run, loaded, name, rows, panels, params | ({"layer": layer} if layer else {}))
-    return list(panels)
+        panels = [Panel(r.photo.rgb, a_i.sum(dim=0), overlay=len(a_i) == 1) for r, a_i in zip(rows, a, strict=True)]
+        _record(run, loaded, name, rows, panels, params | ({"layer": layer} if layer else {}))
+    run.bar.update()
+    return [*panels] or [None] * len(rows)
 
 
-def bind(run: Run, name: str, model: nn.Module, x: Tensor, **params: Any) -> Attribution:  # noqa: ANN401
+def bind(run: Run, name: str, model: nn.Module, x: Tensor, **params: Any) -> partial[Tensor]:  # noqa: ANN401
     """A method of the registry as a function of (model, x, target), noted for the sidecar.
 
     Where the method has them: `layer` is the model's default layer, `seed` is --seed, and --quick takes fewer samples
@@ -223,22 +220,32 @@ def bind(run: Run, name: str, model: nn.Module, x: Tensor, **params: Any) -> Att
         ValueError: the method is not defined for this kind of model.
     """
     m = methods.METHODS[name]
-    kind = probe(model, tuple(x.shape[1:])).architecture
-    if kind not in m.architectures:
-        raise ValueError(f"model: {m.title} is defined for {' and '.join(m.architectures)} models, this is a {kind}")
-    if "layer" in m.params:
-        params.setdefault("layer", default_layer(model, tuple(x.shape[1:])))
-    if "seed" in m.params:
-        params.setdefault("seed", run.args.seed)
     if run.args.quick:
         params = {k: v for k, v in QUICK.items() if k in m.params} | params
-    _note(run, name, params)
-    return partial(m.fn, **params)
+    of = bind_method(m.fn, model, x, **{"seed": run.args.seed} | params)
+    note(run, name, of.keywords)
+    return of
+
+
+@contextlib.contextmanager
+def attempt(run: Run, name: str, on: str = "") -> Iterator[None]:
+    """A block that a method leaves, by ValueError, where it is not defined for the model (called `on`)."""
+    try:
+        yield
+    except ValueError as error:
+        refuse(run, {name: str(error)}, on)
+
+
+def refuse(run: Run, refused: Mapping[str, str], on: str = "") -> None:
+    """Note for the sidecar, and print, which methods are left out, and why."""
+    for name, why in refused.items():
+        run.refused[methods.METHODS[name].title + (on and f", {on}")] = why
+        run.bar.write(f"{name}{on and f' on {on}'}: {why}", file=sys.stderr)
 
 
 def score(run: Run, name: str, *inputs: Any, **params: Any) -> Result:  # noqa: ANN401
     """A check of sanity_checks/ on its positional inputs, noted for the sidecar."""
-    run.checks.setdefault(name, {"params": plain(CHECKS[name].params | params)})
+    note_check(run, name, params)
     return CHECKS[name].fn(*inputs, **params)
 
 
@@ -259,9 +266,9 @@ def labels(rows: Sequence[Subject]) -> list[str]:
     return [r.target_name if r.photo.parts else "" for r in rows]
 
 
-def refusals(run: Run) -> str:
-    """For the caption: which methods do not apply to the model."""
-    return f" Not defined for this model, cell left empty: {'; '.join(run.refused)}." if run.refused else ""
+def refusals(run: Run, cell: str = "left out") -> str:
+    """For the caption: which methods do not apply to the model, and what became of their cells."""
+    return f" Not defined for this model, {cell}: {'; '.join(run.refused)}." if run.refused else ""
 
 
 def banner(run: Run) -> str:
@@ -280,7 +287,7 @@ def _record(
     """Note a method's parameters and source, and each panel's numbers, for the sidecar."""
     if "layer" in methods.METHODS[name].params and "layer" not in params:
         params = {"layer": default_layer(loaded.model, (3, *loaded.preprocessing.size)), **params}
-    _note(run, name, params)
+    note(run, name, params)
     for row, panel in zip(rows, panels, strict=True):
         assert panel.a is not None
         run.cells.append(
@@ -299,12 +306,17 @@ def _record(
         )
 
 
-def _note(run: Run, name: str, params: dict[str, Any]) -> None:
+def note_check(run: Run, name: str, params: Mapping[str, Any]) -> None:
+    """Note a check and its parameters for the sidecar; the first use of several."""
+    run.checks.setdefault(name, {"params": plain(CHECKS[name].params | dict(params))})
+
+
+def note(run: Run, name: str, params: Mapping[str, Any]) -> None:
     """Note a method, its parameters and its source for the sidecar; the first use of several."""
     run.methods.setdefault(
         name,
         {
-            "params": plain(methods.METHODS[name].params | params),
+            "params": plain(methods.METHODS[name].params | dict(params)),
             "source_sha256": _sha256(ROOT / "methods" / f"{name}.py"),
         },
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import _run
 import ground_truth
-from _run import Run, plain
+from _run import Run
 from methods import METHODS
 from methods._front_door import closest
 from models import Loaded
@@ -116,13 +116,10 @@ def measure(
     if here.rank > 0:
         return
     for name, keywords in checks.items():
-        r.checks[name] = {"params": plain(CHECKS[name].params | dict(keywords))}
+        _run.note_check(r, name, keywords)
     for row in rows:
         if row.key in METHODS:
-            r.methods[row.key] = {
-                "params": plain(METHODS[row.key].params | dict(row.keywords)),
-                "source_sha256": row.source_sha256,
-            }
+            _run.note(r, row.key, row.keywords)
     expected = len(bench.shards(r.args.shard))
     for pair, count, part in collect(units, folder):
         if count < expected:

@@ -88,7 +88,7 @@ def main() -> None:
         f"{loaded.note}. One picture, explained for the top class of each of its two photographs, named at the "
         "left. Below the photograph: the top class of the whole and its probability. Below a map: the share of its "
         f"positive part in the half of the class that is explained. {', '.join(windows)}. {_plot.SCALE}"
-        + _run.refusals(run)
+        + _run.refusals(run, "cell left empty")
     )
     below = (
         f"Left: that share in all {len(pairs.photos)} pairs of the photographs "

@@ -67,11 +67,9 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         run.bar.set_postfix_str(name)
-        try:
+        with _run.attempt(run, name, loaded.tag):
             of = _run.bind(run, name, loaded.model, x)
             found[METHODS[name].title] = measure(run, loaded.model, x, target, of, classes, seeds)
-        except ValueError as error:
-            run.refused[f"{METHODS[name].title}, {loaded.tag}"] = str(error)
         run.bar.update()
     for title, control in CONTROLS.values():
         of = control(run.args.seed)
@@ -88,8 +86,7 @@ def main() -> None:
         "whatever they show, see the smooth noise. Right: at the map's own resolution. Diamonds: the mean when the "
         f"weights of the last layer alone are permuted ({seeds} draws, the same for all photographs). Bars: between "
         "maps of different photographs. Grey: controls that see no network; noise is drawn anew. "
-        f"Seed {run.args.seed}."
-        + (" Not defined for this model, left out: " + "; ".join(run.refused) + "." if run.refused else "")
+        f"Seed {run.args.seed}." + _run.refusals(run)
     )
     _run.save(run, boxes(found, caption, _run.banner(run)), caption)
 

@@ -40,7 +40,8 @@ def main() -> None:
         f"{loaded.note}. Explained: {rows[0].target_name}. First row: class activation maps at the last layer, tinting "
         "the photograph. First column: maps of pixels, on white. Every other cell is the product of its row and its "
         "column (combine); guided backpropagation x Grad-CAM is Guided Grad-CAM. Below the photograph: its top class "
-        f"and probability. {_plot.SCALE} Maps of pixels are summed over the colour channels." + _run.refusals(run)
+        f"and probability. {_plot.SCALE} Maps of pixels are summed over the colour channels."
+        + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _plot.grid([block], caption, _run.banner(run)), caption)
 

@@ -42,7 +42,7 @@ def main() -> None:
     caption = (
         f"{loaded.note}. Below each photograph: its top class and probability; that class is explained. {_plot.SCALE} "
         "Maps of pixels are summed over the colour channels and drawn on white; others tint the photograph."
-        + _run.refusals(run)
+        + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)
 

@@ -73,15 +73,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     shares, maps = {}, {}
     for name in (*names, *NULLS):
         run.bar.set_postfix_str(name)
-        try:
+        with _run.attempt(run, name, loaded.tag):
             of = CONTROLS[name][1](run.args.seed) if name in NULLS else _run.bind(run, name, loaded.model, x)
             kept: list[Tensor] = []
             shares[name] = [share(run, loaded.model, x, target, keeping(of, kept, run), order) for order in orders]
-        except ValueError as error:
-            run.refused[name] = str(error)
-            run.bar.write(f"{name} on {loaded.tag}: {error}", file=sys.stderr)
-            continue
-        maps[name] = kept[0].sum(dim=1).cpu()  # of the first arrangement, photograph by photograph
+            maps[name] = kept[0].sum(dim=1).cpu()  # of the first arrangement, photograph by photograph
     if not any(name in shares for name in names):
         sys.exit(f"{run.script}: no method applies: {'; '.join(run.refused.values())}")
 

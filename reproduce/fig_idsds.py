@@ -82,16 +82,12 @@ def main() -> None:
     for name in names:
         run.bar.set_postfix_str(name)
         cell = {"size": x.shape[-1] // GRID, "stride": x.shape[-1] // GRID} if name == "occlusion" else {}
-        try:
+        with _run.attempt(run, name, loaded.tag):
             of = _run.bind(run, name, loaded.model, x, **ORDER[name], **cell)
             maps = explain(of, loaded.model, x, target)
-        except ValueError as error:
-            run.refused[f"{METHODS[name].title}, {loaded.tag}"] = str(error)
-            continue
-        finally:
-            run.bar.update()
-        found[name] = summary(score(maps)) | {"title": TITLES.get(name, METHODS[name].title)}
-        sums[name] = cell_sums(maps, x)
+            found[name] = summary(score(maps)) | {"title": TITLES.get(name, METHODS[name].title)}
+            sums[name] = cell_sums(maps, x)
+        run.bar.update()
     for name, (title, control) in CONTROLS.items():
         many = draws if "noise" in name else 1
         tries = [score(explain(control(run.args.seed + k), loaded.model, x, target)) for k in range(many)]
@@ -117,8 +113,7 @@ def main() -> None:
         "Line at 0: chance. Occlusion of the cells themselves is right by construction. Diamonds: published for the "
         "paper's own protocol (ResNet-50, fine-tuned, all of the ImageNet validation set; read off a poster by eye): "
         "another network, to compare the "
-        f"order with, not the values. Seed {run.args.seed}."
-        + (" Not defined for this model, left out: " + "; ".join(run.refused) + "." if run.refused else "")
+        f"order with, not the values. Seed {run.args.seed}." + _run.refusals(run)
     )
     sums_of = {found[name]["title"]: sums[name][best] for name in shown}
     example = scatter(rows[best].photo.rgb, drop[best], sums_of, _run.banner(run))

@@ -64,15 +64,12 @@ def main() -> None:
 
     methods, controls = {}, {}
     for name in names:
-        try:
+        with _run.attempt(run, name, loaded.tag):
             a = explain(_run.bind(run, name, loaded.model, x, **ORDER[name]), loaded.model, x, target)
-        except ValueError as error:
-            run.refused[f"{METHODS[name].title}, {loaded.tag}"] = str(error)
-            continue
-        a = a.abs() if name in ABSOLUTE else a
-        noise = [judge(matched(a, seed)) for seed in seeds]
-        methods[name] = {"title": title(name), "itself": measured([judge(a)]), "matched": measured(noise)}
-        methods[name]["above matched"] = above(methods[name]["itself"], methods[name]["matched"])
+            a = a.abs() if name in ABSOLUTE else a
+            noise = [judge(matched(a, seed)) for seed in seeds]
+            methods[name] = {"title": title(name), "itself": measured([judge(a)]), "matched": measured(noise)}
+            methods[name]["above matched"] = above(methods[name]["itself"], methods[name]["matched"])
     for c in cells:
         label = "white noise" if c == 1 else f"noise, {c} px"
         controls[label] = measured([judge(noise_of(x, c, seed)) for seed in seeds])
@@ -99,8 +96,7 @@ def main() -> None:
         f"random maps with the power spectrum of the method's own maps{noisy}. A star at the right: the interval of "
         "the difference between the two is all on the good side. Grey: controls that see no network; noise of c px is "
         f"drawn on cells of c x c pixels and resized{noisy}. |a|: pixels in the order of the absolute value. "
-        f"Seed {run.args.seed}."
-        + (" Not defined for this model, left out: " + "; ".join(run.refused) + "." if run.refused else "")
+        f"Seed {run.args.seed}." + _run.refusals(run)
     )
     _run.save(run, draw(methods, controls, caption, _run.banner(run)), caption)
 

@@ -28,7 +28,7 @@ def main() -> None:
     caption = (
         f"{loaded.note}. Below each photograph: its top class and probability. That class is explained; the composite "
         f"is explained for the top class of each of its two photographs, named at the left. {_plot.SCALE} "
-        "Occlusion fills the window with the mean colour." + _run.refusals(run)
+        "Occlusion fills the window with the mean colour." + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _plot.grid([block], caption, _run.banner(run)), caption)
 

@@ -3,7 +3,7 @@
 Ross, Hughes, Doshi-Velez: Right for the Right Reasons. IJCAI 2017. arXiv:1703.03717 (form of its decoy figure).
 The reader should see: networks trained on digits with a tell-tale swatch lose accuracy once the swatch lies; with a
 penalty on their gradient, HiResCAM or integrated gradients inside the swatch they lose little or none, and these maps
-hold no more there than about an even share. A penalty on Grad-CAM changes that map alone.
+hold no more there than about an even share. A penalty on Grad-CAM empties that map, and helps accuracy least.
 
 Any differentiable method serves: --method layer_cam smooth_grad. `train` is the loop to copy.
 

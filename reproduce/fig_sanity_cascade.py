@@ -197,18 +197,9 @@ def bound(
     """
     rows: dict[str, tuple[Attribution, int]] = {}
     for name in names:
-        try:
+        with _run.attempt(run, name):
             rows[name] = _run.bind(run, name, model, x, **params.get(name, {})), seeds(name)
-        except ValueError as error:
-            refuse(run, {name: str(error)})
     return rows | {name: (CONTROLS[name][1](run.args.seed), 1) for name in controls}
-
-
-def refuse(run: _run.Run, refused: Mapping[str, str]) -> None:
-    """Say which methods are left out, and why."""
-    for name, why in refused.items():
-        run.refused[METHODS[name].title] = why
-        run.bar.write(f"{name}: {why}")
 
 
 def tick(run: _run.Run, name: str) -> None:
@@ -359,7 +350,7 @@ def main() -> None:
     run.bar.reset(total=passes(it.rows, points) + passes(cheap, fewer))
     more: dict[str, Any] = {"init": run.args.init, "seed": run.args.seed, "tick": partial(tick, run)}
     down = cascade(it.loaded.model, it.x, it.target, it.rows, points=points, **more)
-    refuse(run, down.refused)
+    _run.refuse(run, down.refused)
     cheap = {name: row for name, row in cheap.items() if name not in down.refused}
     more |= {"order": "bottom-up", "points": fewer, "measures": ("spearman",)}
     up = cascade(it.loaded.model, it.x, it.target, cheap, **more)
@@ -371,7 +362,7 @@ def main() -> None:
     header = ["trained", *(f"{'down to ' if i else ''}{name}" for i, name in enumerate(down.labels[1:]))]
     block = maps(down, it.subjects[0].photo, header, "Weights thrown away from the head down")
     grid = _plot.grid([block], captions[0], _run.banner(run))
-    _run.save(run, [grid, curves(found, fitted(captions[1], grid))], " ".join(captions))
+    _run.save(run, [grid, curves(found, captions[1])], " ".join(captions))
 
 
 def passes(rows: Mapping[str, tuple[Attribution, int]], points: int) -> int:
@@ -390,12 +381,6 @@ def curves(found: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
         axes[1, 2].axis("off")
         axes[1, 2].legend(*axes[0, 0].get_legend_handles_labels(), loc="center left")
         return figure
-
-
-def fitted(caption: str, figure: Figure) -> str:
-    """The caption broken into lines as wide as the page in the dots per inch of `figure`, which those below it take."""
-    with _plot.style():
-        return _plot._wrapped(figure, caption, _plot.PAGE - 6 * _plot.MARGIN)
 
 
 def one_scale(axes: Sequence[Any]) -> None:

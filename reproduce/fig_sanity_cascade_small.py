@@ -23,7 +23,7 @@ import _plot
 import _run  # puts the repository on the path
 import ground_truth
 from _dots import title
-from fig_sanity_cascade import INIT, Cascade, area, band, bound, cascade, flat, refuse, summary, tick
+from fig_sanity_cascade import INIT, Cascade, area, band, bound, cascade, flat, summary, tick
 from sanity_checks._small import digits
 
 # Absolute Spearman correlation, mean over ten digits, when these are lost: softmax_linear, fc1, hidden2, hidden1.
@@ -65,7 +65,7 @@ def main() -> None:
         seed=run.args.seed,
         tick=partial(tick, run),
     )
-    refuse(run, found.refused)
+    _run.refuse(run, found.refused)
     numbers = summary(found, tuple(MEASURES))
     run.numbers = {
         "images": n,

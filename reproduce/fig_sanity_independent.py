@@ -20,11 +20,9 @@ from fig_sanity_cascade import (
     below,
     cascade,
     draw,
-    fitted,
     maps,
     one_scale,
     passes,
-    refuse,
     setting,
     summary,
     tick,
@@ -50,7 +48,7 @@ def main() -> None:
         seed=run.args.seed,
         tick=partial(tick, run),
     )
-    refuse(run, found.refused)
+    _run.refuse(run, found.refused)
     numbers = summary(found)
     counts = {name: n for name, (_, n) in it.rows.items()}
     run.numbers = {"images": len(it.x), "seeds": counts, "init": run.args.init, "independent": numbers}
@@ -60,7 +58,7 @@ def main() -> None:
     block = maps(found, it.subjects[0].photo, header, "Weights of one stage at a time thrown away")
     grid = _plot.grid([block], captions[0], _run.banner(run))
     with _plot.style():
-        figure, axes = _plot.chart(2, 2, fitted(captions[1], grid), height=1.9)
+        figure, axes = _plot.chart(2, 2, captions[1], height=1.9)
         for ax, (measure, heading) in zip(axes.flat, MEASURES.items(), strict=True):
             draw(ax, numbers, measure, heading)
         one_scale(axes.flat)

@@ -22,7 +22,6 @@ import _plot
 import _run  # puts the repository on the path
 import images
 from _dots import controls, dots, of_images, title
-from methods import METHODS
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 from sanity_checks._small import digits
@@ -71,7 +70,7 @@ def main() -> None:
         ),
     }
     shown = ("white_noise", "sobel_edges") if quick else tuple(CONTROLS)
-    rows = {case: bound(run, model, x, names) for case, (model, x, _, names, _) in cases.items()}
+    rows = {case: bound(run, case, model, x, names) for case, (model, x, _, names, _) in cases.items()}
     for of in rows.values():
         of |= controls(seed, shown)
     run.bar.reset(total=3 * sum(map(len, rows.values())))
@@ -98,14 +97,12 @@ def main() -> None:
     _run.save(run, draw(run.numbers, caption, _run.banner(run)), caption)
 
 
-def bound(run: _run.Run, model: nn.Module, x: Tensor, names: Sequence[str]) -> dict[str, Attribution]:
+def bound(run: _run.Run, on: str, model: nn.Module, x: Tensor, names: Sequence[str]) -> dict[str, Attribution]:
     """The methods that are defined for the model; what is refused is noted."""
     rows: dict[str, Attribution] = {}
     for name in names:
-        try:
+        with _run.attempt(run, name, on):
             rows[name] = _run.bind(run, name, model, x, **STEPS.get(name, {}))
-        except ValueError as error:
-            run.refused[METHODS[name].title] = str(error)
     return rows
 
 

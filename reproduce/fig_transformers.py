@@ -46,7 +46,7 @@ def main() -> None:
     caption = (
         f"{'; '.join(notes)}.{meaningless} Below each photograph: its top class and probability; that class is "
         f"explained. {_plot.SCALE} Maps of pixels are summed over the colour channels and drawn on white; maps of "
-        "patches tint the photograph." + _run.refusals(run)
+        "patches tint the photograph." + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)
 

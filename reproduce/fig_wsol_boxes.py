@@ -375,7 +375,7 @@ def _caption(run: _run.Run, loaded: Loaded, n: int) -> str:
         f"{run.numbers['perfect_map']['MaxBoxAccV2']:.2f}. Published MaxBoxAccV2 (Choe et al., ImageNet, "
         "networks trained for the task, in per cent): CAM 60.0 (VGG), 63.4 (Inception), 63.7 (ResNet-50), centred "
         f"Gaussian 52.5. Photographs: {loaded.note}; explained for the top class, which stands below with its "
-        "probability; no true boxes, so nothing is scored." + _run.refusals(run)
+        "probability; no true boxes, so nothing is scored." + _run.refusals(run, "cell left empty")
     )
 
 

@@ -15,24 +15,20 @@ beside them (overhead at most 1.1, or the remark says what takes the rest).
 The form is that of the times in saliency cards (Boggust et al., FAccT 2023, arXiv:2206.02958, figure 3d), with counts
 beside the seconds. Settings: the pinned resnet50's architecture with random weights, which take the same time as
 trained ones (attention methods: vit_small_patch16_224, random too); 224 px; the default layer; default keywords.
-The clock is `torch.utils.benchmark.timer`, which waits for the accelerator; its `Timer` cannot take turns between jobs.
 """
 
 import _run  # puts the repository on the path
 
 # isort: split
 import argparse
-import contextlib
-import ctypes
 import difflib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,12 +36,12 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.benchmark import timer
 
 import _plot
 import images
 import models
+from _clock import LONG, Clock, Free, Pass, count, counting, measure, peak_memory, plain, price, rounds_for, seconds
 from _peers import MODULES, PEERS, Job, job_of, quiet, same, version
 from methods import METHODS
 from methods._layers import probe
@@ -55,8 +51,7 @@ QUICK_NETWORK = "resnet10t"  # else the default of models.load: resnet50
 TRANSFORMER, QUICK_TRANSFORMER = "vit_small_patch16_224", "vit_tiny_patch16_224"
 CELLS = (("float32", 1), ("float32", 8), ("bfloat16", 1), ("bfloat16", 8))
 QUICK_METHODS = ("gradient", "grad_cam", "integrated_gradients", "ablation_cam", "attention_rollout")
-LIMIT = 150.0  # seconds of one call on the CPU; a quarter of it in all cells but the first
-LONG = 6.0  # seconds; longer calls are timed once, without a call to warm up
+LIMIT = 320.0  # seconds of one call on the CPU; an eighth of it in all cells but the first
 MANY, MOST = 10, 1.1  # overhead is judged above so many passes
 WHY = {  # what a method does beside the passes, where that shows
     "blur_ig": "it blurs the image twice a step",
@@ -66,177 +61,7 @@ WHY = {  # what a method does beside the passes, where that shows
     "xrai": "it segments the image and grows regions on the CPU",
 }
 
-Clock = Callable[[], float]
 Cell = dict[str, Any]
-
-
-class Pass(NamedTuple):
-    """One call of a model as `counting` sees it."""
-
-    kind: str  # "forward" or "backward"
-    entered: int  # images that entered the network
-    scored: int  # images that reached the classifier; more, where a layer handed on several versions of each
-
-
-# ---- counting and timing
-
-
-def seconds(job: Job, clock: Clock = timer) -> float:
-    """How long one call takes."""
-    start = clock()
-    job()
-    return clock() - start
-
-
-@contextlib.contextmanager
-def counting(model: nn.Module) -> Iterator[list[Pass]]:
-    """Every forward and backward pass of `model` within the block, in order.
-
-    Counted at the classifier, as the tests count them: hooks on one layer, which cost microseconds.
-    """
-    seen: list[Pass] = []
-    entered = 0
-
-    def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        nonlocal entered
-        entered = len(args[0])
-
-    head = model.get_classifier()  # type: ignore[operator]
-    handles = [
-        model.register_forward_pre_hook(enter),
-        head.register_forward_hook(lambda _m, _a, out: seen.append(Pass("forward", entered, len(out)))),
-        head.register_full_backward_hook(lambda _m, _i, g: seen.append(Pass("backward", entered, len(g[0])))),
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def count(passes: Sequence[Pass], batch: int) -> tuple[float, float]:
-    """Images through the classifier for each image of the batch: (forward, backward), as `Method.cost` promises."""
-    forward, backward = (sum(p.scored for p in passes if p.kind == k) for k in ("forward", "backward"))
-    return forward / batch, backward / batch
-
-
-def price(passes: Sequence[Pass], prices: Mapping[tuple[str, int], float]) -> float:
-    """Seconds that the passes take by themselves.
-
-    Args:
-        passes: what was counted.
-        prices: seconds of ("forward", n): a pass of n images, and ("gradient", n): that with its backward pass.
-    """
-    total = 0.0
-    for kind, entered, scored in passes:
-        one = prices["forward", entered]
-        one = one if kind == "forward" else prices["gradient", entered] - one
-        total += one * scored / entered
-    return total
-
-
-def plain(model: nn.Module, x: Float[Tensor, "B C H W"], passes: Sequence[Pass] = ()) -> dict[tuple[str, int], Job]:
-    """The passes that `price` needs, in torch alone: for the whole batch, and for the batches that were counted."""
-
-    def forward(batch: Tensor) -> None:
-        with torch.no_grad():
-            model(batch)
-
-    def gradient(batch: Tensor) -> None:
-        batch = batch.detach().requires_grad_()
-        torch.autograd.grad(model(batch)[:, 0].sum(), batch)
-
-    both = {len(x)} | {p.entered for p in passes if p.kind == "backward"}
-    jobs: dict[tuple[str, int], Job] = {}
-    for n in sorted(both | {p.entered for p in passes}):
-        batch = x[torch.arange(n, device=x.device) % len(x)]
-        jobs["forward", n] = partial(forward, batch)
-        if n in both:
-            jobs["gradient", n] = partial(gradient, batch)
-    return jobs
-
-
-def measure(
-    job: Job, between: Mapping[tuple[str, int], Job], rounds: int, clock: Clock = timer
-) -> tuple[list[float], list[dict[tuple[str, int], float]]]:
-    """Time a job, and before and after each of its calls the jobs `between`, so that noise of the machine hits both.
-
-    Args:
-        job: what is timed.
-        between: other jobs, by name.
-        rounds: calls of the job; a single one stands between three calls of each of the others.
-        clock: seconds.
-
-    Returns:
-        The seconds of each call, and what the others took around it: the mean of before and after.
-    """
-
-    def others() -> dict[tuple[str, int], float]:
-        return {k: median(seconds(j, clock) for _ in range(3 if rounds == 1 else 1)) for k, j in between.items()}
-
-    times, around, before = [], [], others()
-    for _ in range(rounds):
-        times.append(seconds(job, clock))
-        after = others()
-        around.append({k: (before[k] + after[k]) / 2 for k in between})
-        before = after
-    return times, around
-
-
-def rounds_for(expected: float, budget: float = 1.0) -> int:
-    """Calls to time, by the seconds that one is expected to take: of `budget` seconds in all, but 3 at least."""
-    return 1 if expected > LONG else max(3, min(15, int(budget / max(expected, 1e-9))))
-
-
-@contextlib.contextmanager
-def peak_memory(device: torch.device) -> Iterator[list[float]]:
-    """Fills the list with the MiB that the block held at most above what was held before; nothing where unknown.
-
-    CUDA: what torch allocated. CPU: the resident memory of the process, after freed memory went back to the system
-    (Linux: VmHWM, reset through /proc/self/clear_refs).
-    """
-    found: list[float] = []
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield found
-        found.append((torch.cuda.max_memory_allocated(device) - before) / 2**20)
-        return
-    resident = None
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        resident = _status("VmRSS")
-    yield found
-    if resident is not None and device.type == "cpu":
-        found.append(max(_status("VmHWM") - resident, 0.0))
-
-
-def _status(key: str) -> float:
-    """A line of /proc/self/status in MiB."""
-    return int(re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)[1]) / 1024  # type: ignore[index]
-
-
-class Free(nn.Module):
-    """A network that costs next to nothing, with the grid and the channels of another: what is left is the method's.
-
-    Passes: `free`, of 2 K h w multiplications, beside the 4 G of resnet50. A random gate for each pixel and channel
-    keeps their gradients different.
-    """
-
-    def __init__(self, image: tuple[int, int, int], grid: tuple[int, int, int], classes: int) -> None:
-        super().__init__()
-        self.num_features, self.grid = grid[0], grid[1:]
-        self.gate = nn.Parameter(torch.rand(image, generator=torch.Generator().manual_seed(0)) + 0.5)
-        self.conv, self.act, self.fc = nn.Conv2d(image[0], grid[0], 1), nn.ReLU(), nn.Linear(grid[0], classes)
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
-        x = F.adaptive_avg_pool2d(x * self.gate, self.grid)  # B C h w
-        return self.fc(self.act(self.conv(x)).mean(dim=(2, 3)))
 
 
 # ---- our methods
@@ -634,11 +459,6 @@ def _kind(loaded: models.Loaded) -> str:
     return probe(loaded.model, (3, *loaded.preprocessing.size)).architecture
 
 
-def bind(run: _run.Run, name: str, model: nn.Module, x: Float[Tensor, "B C H W"]) -> partial[Tensor]:
-    """A method with its keywords bound, as `_run.bind` does."""
-    return cast("partial[Tensor]", _run.bind(run, name, model, x))
-
-
 def cells_of(run: _run.Run, s: Subject, settings: Sequence[tuple[str, int]], limit: float) -> list[Cell]:
     """All cells of one network; methods that would take too long, or fail, are said to."""
     model, classes = s.loaded.model, len(s.loaded.classes)
@@ -647,12 +467,11 @@ def cells_of(run: _run.Run, s: Subject, settings: Sequence[tuple[str, int]], lim
     promised: dict[str, tuple[int, int]] = {}
     first: dict[str, tuple[list[Pass], float]] = {}
     for name in s.methods:
-        try:
-            f = bind(run, name, model, s.x)
-        except ValueError as error:
-            run.refused[name] = str(error)
+        with _run.attempt(run, name, s.loaded.tag):
+            f = bound[name] = _run.bind(run, name, model, s.x)
+        if name not in bound:
             continue
-        bound[name], rooms[name] = f, sizes(model, s.x, f.keywords.get("layer"))
+        rooms[name] = sizes(model, s.x, f.keywords.get("layer"))
         forward, backward = promised[name] = METHODS[name].cost(**(rooms[name] | f.keywords))
         first[name] = [Pass("forward", 1, 1)] * forward + [Pass("backward", 1, 1)] * backward, 0.0
         if s.kind == "cnn":
@@ -670,7 +489,7 @@ def cells_of(run: _run.Run, s: Subject, settings: Sequence[tuple[str, int]], lim
             expected = expect(first[name][0], first[name][1], prices, batch)
             cell: Cell = {"method": name, "model": s.loaded.tag, "dtype": dtype, "batch": batch}
             cell |= {"promised": list(promised[name]), "expected": expected}
-            allowed = limit if i == 0 else limit / 4
+            allowed = limit if i == 0 else limit / 8
             if expected > allowed:
                 about = f"not run: about {expected:.0f} s expected, limit {allowed:g} s"
                 cell |= {"status": "not run", "remark": about}
@@ -730,15 +549,13 @@ def planned(run: _run.Run, found: Sequence[Subject], name: str) -> list[Cell]:
         x = s.x[:8]
         prices = prices_now(s.loaded.model, x)
         for name in s.methods:
-            try:
-                f = bind(run, name, s.loaded.model, x)
-            except ValueError as error:
-                print(f"{name}: {error}", file=sys.stderr)
-                continue
-            forward, backward = METHODS[name].cost(**(sizes(s.loaded.model, x, f.keywords.get("layer")) | f.keywords))
-            passes = [Pass("forward", 1, 1)] * forward + [Pass("backward", 1, 1)] * backward
-            expected = expect(passes, 0.0, prices, len(x))
-            cells.append({"method": name, "dtype": "float32", "batch": len(x), "status": "", "expected": expected})
+            with _run.attempt(run, name, s.loaded.tag):
+                f = _run.bind(run, name, s.loaded.model, x)
+                room = sizes(s.loaded.model, x, f.keywords.get("layer"))
+                forward, backward = METHODS[name].cost(**(room | f.keywords))
+                passes = [Pass("forward", 1, 1)] * forward + [Pass("backward", 1, 1)] * backward
+                expected = expect(passes, 0.0, prices, len(x))
+                cells.append({"method": name, "dtype": "float32", "batch": len(x), "status": "", "expected": expected})
     return cells
 
 
@@ -753,7 +570,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
         options={
             "--methods": {"metavar": "A,B", "type": chosen, "help": "only these (default: all)"},
-            "--limit": {"type": float, "metavar": "SECONDS", "help": f"longest call in the first table, a quarter of "
+            "--limit": {"type": float, "metavar": "SECONDS", "help": f"longest call in the first table, an eighth of "
                         f"it in the others; longer cells are not run (default: {LIMIT:g} on the CPU, else none)"},
             "--plan": {"type": int, "metavar": "IMAGES", "help": "print the hours that so many images would take"},
         },

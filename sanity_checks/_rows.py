@@ -7,7 +7,6 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import METHODS
-from methods._front_door import closest
-from methods._layers import default_layer, probe
+from methods._front_door import bind, closest
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 
@@ -43,21 +41,9 @@ class Row:
         """
         if self.control:
             return self.fn(seed)
-        m = METHODS.get(self.key)
-        if m and m.fn is self.fn and len(m.architectures) < 3:
-            kind = probe(model, tuple(x.shape[1:])).architecture
-            if kind not in m.architectures:
-                raise ValueError(
-                    f"model: {self.label} is defined for {' and '.join(m.architectures)} models, this is a {kind}"
-                )
-        found = inspect.signature(self.fn).parameters
         small = max(x.shape[2:]) <= 64
         keywords = {k: v for k, v in self.keywords.items() if not (small and k in COARSE)}
-        if "layer" in found and "layer" not in keywords:
-            keywords["layer"] = default_layer(model, tuple(x.shape[1:]))
-        if "seed" in found:
-            keywords["seed"] = seed
-        return partial(self.fn, **keywords)
+        return bind(self.fn, model, x, **(keywords | {"seed": seed}))
 
 
 def controls() -> list[Row]:

@@ -36,12 +36,14 @@ def test_the_reader_sees_accuracy_fall_with_a_lying_swatch_and_recover_with_a_pe
 
 
 @pytest.mark.parametrize("network", ["CNN", "ViT"])
-def test_the_reader_sees_that_a_penalty_on_grad_cam_changes_that_map_alone(network):
+def test_the_reader_sees_that_a_penalty_on_grad_cam_empties_it_and_helps_least(network):
     n = numbers("fig_rrr_decoy")[network]
+    others = ("gradient", "hires_cam", "integrated_gradients")
     assert n["grad_cam"]["grad_cam"]["high"] < n["none"]["grad_cam"]["low"]
-    assert n["grad_cam"]["accuracy"]["lost"]["mean"] > n["none"]["accuracy"]["lost"]["mean"] / 2
-    for name in ("gradient", "hires_cam", "integrated_gradients"):
-        assert n["grad_cam"][name]["mean"] > 0.8 * n["none"][name]["mean"]
+    assert n["grad_cam"]["accuracy"]["lost"]["low"] > max(n[name]["accuracy"]["lost"]["mean"] for name in others)
+    if network == "CNN":  # of the ViT it depends on the initial weights
+        for name in others:
+            assert n["grad_cam"][name]["mean"] > 0.8 * n["none"][name]["mean"]
 
 
 @pytest.mark.parametrize("network", ["CNN", "ViT"])

@@ -201,7 +201,7 @@ WRONG = [
     (["{mine}:broken"], r"broken: the map of the first image has NaN or infinity"),
     (["{mine}:whole"], r"whole: must return floating point numbers, got torch.int64"),
     (["{mine}:no_graph"], r"no_graph: failed on the first image: RuntimeError: .*does not require grad"),
-    (["attention_rollout"], r"model: Attention Rollout is defined for vit models, this is a cnn"),
+    (["attention_rollout"], r"model: attention_rollout is defined for vit models, this is a cnn"),
     (["gradient", "--images", "{empty}"], r"images: the folder .* has no image"),
     (
         ["gradient", "--images", "{unreadable}"],
