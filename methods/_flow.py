@@ -22,12 +22,34 @@ class Call(NamedTuple):
     op: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    out: Tensor
+    versions: tuple[int | None, ...]
+
+    def value(self, i: int) -> Any:
+        """The i-th argument.
+
+        Raises:
+            ValueError: a later operation has overwritten it.
+        """
+        if _version(self.args[i]) != self.versions[i]:
+            raise ValueError(
+                f"model: what {self.op.__name__} read was overwritten in place, so its rule cannot be told"
+            )
+        return self.args[i]
+
+    def again(self) -> Tensor:
+        """What it returned: the first one of several."""
+        out = self.op(self.value(0).clone(), *self.args[1:], **self.kwargs)
+        return out[0] if isinstance(out, tuple) else out
 
 
-# rule(call, own, R): R arrives at the operation's output; own is what autograd hands to each input (None: to none); the
-# rule returns what they get instead, in the same order. In a graph where R is in one.
-Backward = Callable[[Call, tuple[Tensor | None, ...], Tensor], tuple[Tensor | None, ...]]
+def _version(a: Any) -> int | None:
+    return a._version if isinstance(a, Tensor) else None
+
+
+# rule(call, own, R): R arrives at the operation's output; own is what autograd hands to each of `call.args` (None: to
+# none); the rule returns what the first of them get instead. It is part of a graph where R is.
+Grads = tuple[Tensor | None, ...]
+Backward = Callable[[Call, Grads, Tensor], Grads]
 
 
 @contextlib.contextmanager
@@ -48,13 +70,35 @@ def backward_rules(**by_op: Backward) -> Iterator[dict[Node, str]]:
         in_place = in_place or bool(kwargs.get("inplace")) or any(a is True for a in args[1:])
         before = (f.clone(), *args[1:]) if in_place else args
         f_ = f.clone() if isinstance(f, Tensor) and f._is_view() else f  # in place on a view: not the node we look for
+        versions = tuple(_version(a) for a in before)
+        sources = [_source(a) for a in (f_, *args[1:])]
         result = op(f_, *args[1:], **kwargs)
         out = result[0] if isinstance(result, tuple) else result
-        call = Call(op, before, kwargs, out)
-        node = out.grad_fn
+        node, shape = out.grad_fn, out.shape
+        while _name(node) in MOVES and len(node.next_functions) == 1 and node.next_functions[0][0] not in sources:
+            node = node.next_functions[0][0]  # pooling of channels-last tensors ends in an as_strided
+        call, places, free = Call(op, before, kwargs, versions), [], [n for n, _ in node.next_functions]
+        for source in sources:
+            places.append(free.index(source) if source in free and source is not None else None)
+            if places[-1] is not None:
+                free[places[-1]] = None
+        if all(place is None for place in places[:2]):
+            return result  # several nodes in a row: not an operation that a rule can speak for
+
+        def hand_back(own: Grads, R: Grads) -> Grads:
+            assert R[0] is not None
+            mine = rule(call, tuple(None if i is None else own[i] for i in places), R[0].reshape(shape))
+            new = {i: r for i, r in zip(places, mine, strict=False) if i is not None and r is not None}
+            return tuple(None if g is None else new.get(i, g) for i, g in enumerate(own))
+
         nodes[node] = kind
-        handles.append(node.register_hook(lambda own, R: rule(call, own, R[0])))
-        return f.copy_(out) if out is f_ is not f else result
+        handles.append(node.register_hook(hand_back))
+        if out is f_ is not f:
+            result = f.copy_(out)
+            whole = _source(f._base)  # that f is a part of
+            assert whole is not None
+            nodes[whole] = kind
+        return result
 
     def bind(kind: str, rule: Backward) -> Callable[..., Any]:
         return lambda op, *args, **kwargs: run(kind, rule, op, *args, **kwargs)
@@ -67,10 +111,18 @@ def backward_rules(**by_op: Backward) -> Iterator[dict[Node, str]]:
             handle.remove()
 
 
+def _name(node: Node) -> str:
+    return re.sub(r"^torch::autograd::|Backward\d*$", "", node.name())
+
+
+def _source(a: Any) -> Node | None:
+    return get_gradient_edge(a).node if isinstance(a, Tensor) and a.requires_grad else None
+
+
 # Nodes of the autograd graph without "Backward0". Moved about: each number of the output is one of the input's, or 0.
 MOVES = {
     "Alias", "AsStrided", "BackwardHookFunction", "Cat", "Clone", "ConstantPadNd", "Copy", "CopyBackwards",
-    "CopySlices", "Expand", "Flip", "Index", "Permute", "PixelShuffle", "PixelUnshuffle", "Repeat", "ReshapeAlias",
+    "Expand", "Flip", "Index", "Permute", "PixelShuffle", "PixelUnshuffle", "Repeat", "ReshapeAlias",
     "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "T", "ToCopy", "Transpose", "Unbind",
     "UnsafeSplit", "UnsafeView", "Unsqueeze", "View",
 }  # fmt: skip
@@ -86,7 +138,7 @@ PRODUCTS = {"Addmm", "Bmm", "Mm", "Mul"}
 def between(out: Tensor, A: Tensor) -> Iterator[tuple[Node, str, list[int]]]:
     """The graph's nodes from A to `out`: (node, its name without "Backward0", which of its inputs come from A)."""
     end, leads = get_gradient_edge(A).node, {}
-    stack = [out.grad_fn]
+    stack = [get_gradient_edge(out).node]
     while stack:  # depth first; a node is decided after all that it came from
         node = stack[-1]
         before = [n for n, _ in node.next_functions]
@@ -99,7 +151,7 @@ def between(out: Tensor, A: Tensor) -> Iterator[tuple[Node, str, list[int]]]:
     for node, does in leads.items():
         if does and node != end:
             inputs = [i for i, (n, _) in enumerate(node.next_functions) if n is not None and leads[n]]
-            yield node, re.sub(r"Backward\d*$", "", node.name()), inputs
+            yield node, _name(node), inputs
 
 
 def refuse_others(out: Tensor, A: Tensor, ruled: dict[Node, str], passing: Set[str], what: str, layer: str) -> None:
@@ -109,12 +161,14 @@ def refuse_others(out: Tensor, A: Tensor, ruled: dict[Node, str], passing: Set[s
         ValueError: one is not; the message names it.
     """
     for node, name, inputs in between(out, A):
-        if node in ruled or name in MOVES:
+        alone = len(inputs) == 1 and (name in PRODUCTS or inputs == [0])
+        linear = name in passing and (alone or name not in FIRST | PRODUCTS)
+        if name.endswith("BatchNorm") and getattr(node, "_saved_training", False):
+            kind = "batch statistics"
+        elif node in ruled or name in MOVES or linear:
             continue
-        linear = name not in FIRST | PRODUCTS or inputs == [0] or (name in PRODUCTS and len(inputs) == 1)
-        statistics = name.endswith("BatchNorm") and getattr(node, "_saved_training", False)
-        if name not in passing or not linear or statistics:
-            kind = "a product of activations" if name in PRODUCTS else "batch statistics" if statistics else name
-            raise ValueError(
-                f"model: between {layer!r} and the logits it computes {kind}, for which {what} has no rule"
-            )
+        elif name in PRODUCTS and not alone:
+            kind = "a product of activations"
+        else:
+            kind = {"CopySlices": "an in-place operation on a part of a tensor"}.get(name, name)
+        raise ValueError(f"model: between {layer!r} and the logits it computes {kind}, for which {what} has no rule")

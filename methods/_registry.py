@@ -52,7 +52,7 @@ class Method:
         """`passes` as numbers.
 
         `params` are keywords of the method and, where the expression has them, the sizes
-        H, W (image), K, h, w (channels and grid of the layer).
+        H, W (image), K, h, w (channels and grid of the layer), depth, channels (number of stages, and channels of all).
         """
         scope = {"__builtins__": {}, "ceil": math.ceil, **self.params, **params}
         forward, backward = (int(eval(p, scope)) for p in self.passes)

@@ -35,13 +35,15 @@ class Replay(TorchFunctionMode):
 
     def start(self) -> None:
         """Call this before a forward pass."""
+        self.next = None
         if not self.recorded or any(t.is_inference() or t._version != version for t, version in self.versions):
             self.reset()
         self.next = 0 if self.enabled else None
 
     def stop(self) -> None:
         """Call this where passes begin to differ. Does nothing in a pass that has stopped already."""
-        if self.next is not None and not self.recorded:
+        recording, self.next = self.next is not None and not self.recorded, None
+        if recording:
             used_up = torch.empty(0)
 
             def alive(out: Any) -> Any:
@@ -51,7 +53,6 @@ class Replay(TorchFunctionMode):
             kept = {id(t): t for _, out in self.tape for t in tree_flatten(out)[0] if isinstance(t, Tensor)}
             self.versions = [(t, 0 if t.is_inference() else t._version) for t in kept.values()]
             self.recorded = True
-        self.next = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.next is None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.nn import functional as F
 
-from methods._flow import FIRST, PRODUCTS, SUMS, Call, backward_rules
+from methods._flow import FIRST, PRODUCTS, SUMS, Call, Grads, backward_rules
 
 PASSING = SUMS | FIRST | PRODUCTS  # linear operations do what autograd does
 
@@ -33,15 +33,15 @@ def _quotient(contribution: Tensor, dz: Tensor, own: Tensor) -> Tensor:
     return torch.where(near, own, contribution / torch.where(near, 1, dz))
 
 
-def _elementwise(call: Call, own: tuple[Tensor | None, ...], R: Tensor) -> tuple[Tensor | None, ...]:
-    (z, z0), (y, y0) = call.args[0].chunk(2), call.out.chunk(2)
+def _elementwise(call: Call, own: Grads, R: Tensor) -> Grads:
+    (z, z0), (y, y0) = call.value(0).chunk(2), call.again().chunk(2)
     assert own[0] is not None
     m = _quotient(R.chunk(2)[0] * (y - y0), z - z0, own[0].chunk(2)[0])
-    return torch.cat([m, torch.zeros_like(m)]), *own[1:]
+    return (torch.cat([m, torch.zeros_like(m)]),)
 
 
-def _max_pool(call: Call, own: tuple[Tensor | None, ...], R: Tensor) -> tuple[Tensor | None, ...]:
-    (z, z0), (y, y0) = call.args[0].chunk(2), call.out.chunk(2)
+def _max_pool(call: Call, own: Grads, R: Tensor) -> Grads:
+    (z, z0), (y, y0) = call.value(0).chunk(2), call.again().chunk(2)
     _, winner = F.max_pool2d_with_indices(call.args[0], *call.args[1:], **call.kwargs | {"return_indices": True})
     R, top = R.chunk(2)[0], torch.maximum(y, y0)
     parts = torch.cat([R * (top - y0), R * (y - top)]).flatten(
@@ -51,7 +51,7 @@ def _max_pool(call: Call, own: tuple[Tensor | None, ...], R: Tensor) -> tuple[Te
     above, below = at.view_as(call.args[0]).chunk(2)
     assert own[0] is not None
     m = _quotient(above + below, z - z0, own[0].chunk(2)[0])
-    return torch.cat([m, torch.zeros_like(m)]), *own[1:]
+    return (torch.cat([m, torch.zeros_like(m)]),)
 
 
 @contextlib.contextmanager

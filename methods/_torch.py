@@ -240,7 +240,8 @@ def _run_behind(
     def write(out: Tensor) -> Tensor:
         passes.stop()
         at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
-        return _layers.from_grid(replace(_layers.to_grid(out[:B], at)).flatten(0, 1), out[:B], at)
+        E = _layers.from_grid(replace(_layers.to_grid(out[:B], at)).flatten(0, 1), out[:B], at)
+        return E.clone() if E.requires_grad and E._is_view() else E  # in-place operations follow
 
     def copy(a: Any) -> Any:
         return torch.cat([a] * n) if isinstance(a, Tensor) and a.ndim > 1 and len(a) == B else a
@@ -295,6 +296,10 @@ def edited_scores(
     """
     numbers = torch.arange(n, device=x.device)
     owners, passes, y = _outwards(layer), Replay(), []
+    before = [*_layers.probe(model, x.shape[1:]).grids]
+    before = before[: before.index(layer)] if layer in before else before
+    found = (model.get_submodule(name) for name in before)
+    passes.enabled = not any(m._forward_hooks or m._forward_pre_hooks for m in found)  # a caller's hooks see every pass
     with torch.set_grad_enabled(x.requires_grad):
         for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:
             replace = edit if chunk is None else lambda A, k=k: edit(A, k)
@@ -323,7 +328,7 @@ def versions(
             torch.set_grad_enabled(True)  # from here on; `_run_behind` restores what was
             V = V.detach().requires_grad_()
         kept[:] = [V]
-        return V.clone()  # in-place operations follow
+        return V
 
     with torch.set_grad_enabled(x.requires_grad):
         logits = _run_behind(model, x, layer, n, replace)
@@ -448,20 +453,3 @@ def edited_gradients(
         )
     V = V if graph else V.detach()
     return A, V.unflatten(0, (-1, len(A))), dy_dV.unflatten(0, (-1, len(A)))
-
-
-@contextlib.contextmanager
-def grids(model: nn.Module, x: Float[Tensor, "B C H W"], layers: Sequence[str]) -> Iterator[dict[str, tuple[int, int]]]:
-    """Yields a dictionary that fills, in execution order, with the grid (h, w) of each of `layers` that has one."""
-    found: dict[str, tuple[int, int]] = {}
-
-    def note(name: str, out: Any) -> None:
-        with contextlib.suppress(ValueError):
-            at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
-            found[name] = at.h, at.w
-
-    with contextlib.ExitStack() as stack:
-        for name in layers:
-            handle = model.get_submodule(name).register_forward_hook(lambda _m, _a, out, name=name: note(name, out))
-            stack.callback(handle.remove)
-        yield found

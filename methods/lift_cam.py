@@ -11,8 +11,9 @@ C       contribution = multiplier * (A - 0), by DeepLIFT's Rescale rule in the n
 F       that network                                     logits
 
 Differs from the paper: no. Its F is a pooling and a classifier; here it is whatever comes behind `layer`.
-Differs from other code: the authors' code builds F for torchvision's VGG-16 and ResNet-50 and calls captum's DeepLift,
-whose rule for max pooling needs windows that do not overlap and which knows no GELU, SiLU or hardswish.
+Differs from other code: the authors' code builds F for torchvision's VGG-16 and ResNet-50 and calls captum's DeepLift.
+Captum loses the rule for max pooling beside a ReLU or with overlapping windows (its sum is not F(A) - F(0) then), and
+knows no GELU, SiLU or hardswish.
 Good to know: sum_k alpha_k = F(A) - F(0). Behind average pooling and one linear layer alpha_k = w_k GAP(A^k), which
 is the SHAP value and Ablation-CAM's weight times the score. The rule is one of elementwise functions: a layer with
 products of activations (squeeze-and-excitation), layer norm or attention behind it is refused; so are ConvNeXt and ViT.

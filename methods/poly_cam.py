@@ -32,9 +32,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from methods._layers import probe
+from methods._layers import stages
 from methods._registry import method
-from methods._torch import Target, activation, at_least_float32, chunks, grids, ratio, score, scores, upsample
+from methods._torch import Target, activation, at_least_float32, chunks, ratio, score, scores, upsample
 
 
 @method(
@@ -75,9 +75,8 @@ def poly_cam(
     f = probability if confidence == "probability" else target
     S: list[Tensor] = []
     with torch.set_grad_enabled(x.requires_grad):
-        with grids(model, x, [*known] if layers is None else []) as found:
-            deepest = activation(model, x, layer)
-        finer = stages(found, layer, probe(model, x.shape[1:]).candidates) if layers is None else layers
+        deepest = activation(model, x, layer)
+        finer = stages(model, layer, x.shape[1:]) if layers is None else layers
         for name in (layer, *reversed(finer)):
             logits, A = deepest if name == layer else activation(model, x, name)  # B N, B K h w
             f_x, A, w = at_least_float32(score(logits, f)), at_least_float32(A), []  # B, B K h w
@@ -95,28 +94,3 @@ def poly_cam(
         for S_l in S[1:]:
             P = ratio(S_l, upsample(upsample(S_l, P), S_l)) * upsample(P, S_l)  # B 1 h w   LNorm( S_l ) * Up( P )
         return P
-
-
-def stages(grid: dict[str, tuple[int, int]], layer: str, candidates: list[str]) -> list[str]:
-    """The last of `candidates` on each finer grid before `layer`, shallow to deep.
-
-    Not inside a module that only steps from that grid to another: in a ResNet layer1, not the start of layer2.
-
-    Args:
-        grid: (h, w) of every module, in the order of execution.
-        layer: the deepest layer.
-        candidates: modules that can change the score, in the order of execution.
-    """
-    h, w = grid[layer]
-    before = [*grid.items()][: [*grid].index(layer)]
-    grid = {n: (a, b) for n, (a, b) in before if abs(a * w - b * h) <= max(a, b) * (h != w) and a * b > 1}
-
-    def step(name: str) -> bool:
-        parts = name.split(".")
-        outer = [
-            o for o in (".".join(parts[:i]) for i in range(1, len(parts))) if grid.get(o, grid[name]) != grid[name]
-        ]
-        return any(len({g for n, g in grid.items() if f"{n}.".startswith(f"{o}.")}) == 2 for o in outer)
-
-    finer = [n for n in candidates if n in grid and min(grid[n][0] - h, grid[n][1] - w) > 0]
-    return [*{grid[n]: n for n in finer if not step(n)}.values()]

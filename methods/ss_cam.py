@@ -59,7 +59,7 @@ def ss_cam(
         for part in chunks(A.shape[1] * samples, chunk, len(x)):  # channel by channel, all its samples
             k = torch.arange(part.start, part.stop, device=x.device) // samples  # n
             H = minmax(upsample(A[:, k], x)).transpose(0, 1)  # n B H W
-            N = [torch.randn(x.shape[2:], generator=rng, device=x.device, dtype=A.dtype) for _ in k]
+            N = [torch.randn(x.shape[2:], generator=rng, device=x.device, dtype=A.dtype) for _ in range(len(k))]
             delta = noise * torch.stack(N)[:, None]  # n 1 H W
             f.append(scores(model, x * (H + delta).to(x.dtype)[:, :, None], target))  # n B
         C = torch.cat(f).unflatten(0, (-1, samples)).mean(dim=1)  # K B

@@ -232,7 +232,7 @@ def _lines(texts: Iterable[str]) -> int:
 
 
 def _wrapped(figure: Figure, text: str, width: float) -> str:
-    """Break lines at spaces, hyphens and NUL characters, so that none is wider than `width` inches if that can be."""
+    """Break lines at spaces, hyphens in words and NUL characters: none wider than `width` inches, if that can be."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     probe = figure.text(0, 0, "")
 
@@ -243,7 +243,7 @@ def _wrapped(figure: Figure, text: str, width: float) -> str:
     done = []
     for paragraph in text.split("\n"):
         line = ""
-        for word in paragraph.replace("-", "-\0").replace(" ", " \0").split("\0"):
+        for word in re.sub(r"(?<=\w)-(?=\w)", "-\0", paragraph).replace(" ", " \0").split("\0"):
             if line and wide((line + word).rstrip()):
                 done.append(line.rstrip())
                 line = ""

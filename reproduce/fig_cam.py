@@ -1,4 +1,4 @@
-"""Every class activation map on a picture of two things, explained for each: grouped by what a map is made from, by year.
+"""Every class activation map on a picture of two things, explained for each; grouped by what it is made from.
 
 The reader should see: which methods follow the class that is asked for, and which draw the same map for both.
 """
@@ -70,7 +70,9 @@ def main() -> None:
                 title=title,
             )
         )
-    fewer = " and ".join(f"{METHODS[m].title} with {v} {k}" for m, p in FEWER.items() if m not in skip for k, v in p.items())
+    fewer = " and ".join(
+        f"{METHODS[m].title} with {v} {k}" for m, p in FEWER.items() if m not in skip for k, v in p.items()
+    )
     caption = (
         f"{loaded.note}. Below each photograph: its top class and probability; the composite is explained for the top "
         f"class of each of its two photographs, named at the left. {_plot.SCALE} Default layer and keywords"

@@ -28,8 +28,7 @@ import _run  # puts the repository on the path
 import images
 import models
 from _dots import controls, dots, title
-from fig_sanity_cascade import fitted
-from methods._layers import default_layer
+from methods._layers import default_layer, stages
 from methods._torch import Attribution, activation, edited_scores
 from sanity_checks._statistics import interval
 from sanity_checks._torch import explain
@@ -114,7 +113,7 @@ def main() -> None:
         f"{exact['alpha'][1]:g}. Below: {loaded.note}, the top class of each photograph (named below it). Loss of "
         "score: what the logit loses when all channels are 0 at a place (a position of the layer, or a square of them: "
         f"{SIDE} x {SIDE} places at most). {_plot.SCALE} Over photographs, maps are resized bilinearly."
-        + _run.refusals(run)
+        + _run.refusals(run, "cell left empty")
     )
     below = (
         f"Rank correlation of each map with that loss, over the places of {len(layers)} layers, the last one at the "
@@ -123,13 +122,13 @@ def main() -> None:
         f"Grey: controls that see no network, seed {run.args.seed}."
     )
     pictures = _plot.grid(blocks, above, _run.banner(run))
-    _run.save(run, [pictures, draw(found, fitted(below, pictures))], f"{above}\n{below}")
+    _run.save(run, [pictures, draw(found, below)], f"{above}\n{below}")
 
 
 def chosen(loaded: models.Loaded) -> list[str]:
     """The last layer, and the ends of the two stages before it."""
-    stages = [f["module"] for f in loaded.model.feature_info]  # type: ignore[union-attr]
-    return [default_layer(loaded.model), *stages[-2:-4:-1]]
+    last = default_layer(loaded.model)
+    return [last, *stages(loaded.model, last)[:-3:-1]]
 
 
 def example(run: _run.Run) -> tuple[list[str], list[_plot.Panel], dict[str, Any]]:

@@ -26,9 +26,8 @@ import _run  # puts the repository on the path
 import fig_cam_discrimination
 import ground_truth
 from _dots import of_images
-from fig_sanity_cascade import fitted
 from methods import METHODS
-from methods._layers import default_layer
+from methods._layers import default_layer, stages
 from methods._torch import Attribution
 from models import Loaded
 from sanity_checks._torch import explain
@@ -44,7 +43,8 @@ def main() -> None:
     """Draw figures/fig_layercam.png."""
     run = _run.start(__file__, __doc__, photos="rocket,coffee", quick_photos="coffee")
     loaded = _run.load(run)
-    layers = stages(loaded)
+    last = default_layer(loaded.model)
+    layers = [*stages(loaded.model, last), last]
     rows = _run.subjects(run, loaded)
     model, digits = _run.net(run, NET), [f"features.relu{i}" for i in range(1, 5)]
     run.bar.reset(total=len(NAMES) * (2 * len(layers) + len(digits)) + 3)
@@ -77,7 +77,7 @@ def main() -> None:
         f"{loaded.note}, explained for the top class of each photograph, named below it; the layers at the end of each "
         f"stage, from the first to the last. Fused: the maximum of LayerCAM's five maps, the shallow ones raised by "
         f"tanh. {_plot.SCALE} Maps are on the layer's grid, resized bilinearly over the photograph."
-        + _run.refusals(run)
+        + _run.refusals(run, "cell left empty")
     )
     below = (
         f"The share of each map's positive part on the object, mean with its 95 % bootstrap interval. Left: {n} digits "
@@ -88,13 +88,7 @@ def main() -> None:
         "half of that class. Dashed: what a map gets that does not look."
     )
     pictures = _plot.grid(blocks, above, _run.banner(run))
-    chart = draw(found, run.numbers["chance"], fitted(below, pictures))
-    _run.save(run, [pictures, chart], f"{above}\n{below}")
-
-
-def stages(loaded: Loaded) -> list[str]:
-    """The ends of the stages, from the first to the last layer."""
-    return [*(f["module"] for f in loaded.model.feature_info[:-1]), default_layer(loaded.model)]  # type: ignore[index]
+    _run.save(run, [pictures, draw(found, run.numbers["chance"], below)], f"{above}\n{below}")
 
 
 def on_digits(

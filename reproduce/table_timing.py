@@ -44,7 +44,7 @@ import models
 from _clock import LONG, Clock, Free, Pass, count, counting, measure, peak_memory, plain, price, rounds_for, seconds
 from _peers import MODULES, PEERS, Job, job_of, quiet, same, version
 from methods import METHODS
-from methods._layers import probe
+from methods._layers import probe, stages
 from methods._torch import Attribution, activation
 
 QUICK_NETWORK = "resnet10t"  # else the default of models.load: resnet50
@@ -68,11 +68,13 @@ Cell = dict[str, Any]
 
 
 def sizes(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str | None) -> dict[str, int]:
-    """What `Method.cost` may need: C, H, W, and K, h, w of the layer."""
+    """What `Method.cost` may need: C, H, W, K, h, w of the layer, and depth, channels of it and the stages before."""
     found = dict(zip("CHW", x.shape[1:], strict=True))
     if layer:
+        at = [*stages(model, layer, x.shape[1:]), layer]
         with torch.no_grad():
-            found |= dict(zip("Khw", activation(model, x[:1], layer)[1].shape[1:], strict=True))
+            grids = [activation(model, x[:1], name)[1].shape[1:] for name in at]
+        found |= dict(zip("Khw", grids[-1], strict=True)) | {"depth": len(at), "channels": sum(K for K, _, _ in grids)}
     return found
 
 

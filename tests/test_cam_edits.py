@@ -1,6 +1,7 @@
-"""CAMs by edited activations and by rules behind the layer: Recipro-CAM, FD-CAM, LIFT-CAM, Relevance-CAM, and machinery."""
+"""CAMs by edited activations and by rules behind the layer: Recipro-CAM, FD-CAM, LIFT-CAM, Relevance-CAM."""
 
 import copy
+import functools
 
 import pytest
 import timm
@@ -12,12 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import methods
 from helpers import CLASSES, hooks, images, references
 from methods import _layers
+from methods._rescale import rescale
 from methods._torch import activation, edited_scores
 from methods.ablation_cam import ablation_cam
 from methods.cam import cam
 from methods.fd_cam import fd_cam, similar
 from methods.lift_cam import coefficients, lift_cam
 from methods.recipro_cam import recipro_cam
+from methods.relevance_cam import relevance, relevance_cam
 from nets import Block, net
 
 # --- edited_scores: the network before the layer once, the rest on every copy
@@ -82,9 +85,14 @@ class Stale(nn.Module):
         return self.fc(tokens.reshape(B, -1, 6).max(dim=1).values)
 
 
+@functools.cache
 def _timm(name):
     torch.manual_seed(0)
-    return timm.create_model(name, num_classes=10).double().eval()
+    model = timm.create_model(name, num_classes=10).double().eval()
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.uniform_(m.weight, 0.5, 1.5)  # not 0 at the end of a residual branch
+    return model
 
 
 def _backwards():
@@ -102,7 +110,7 @@ PLACES = [
     *[(lambda: _timm("resnet18"), layer) for layer in ("layer3.1.conv2", "layer3.1", "layer4.0.downsample.1", "bn1")],
     *[(lambda: _timm("resnet50"), layer) for layer in ("layer3.2.conv3", "layer4.1.bn3", "layer4")],
     *[(lambda: net("relu"), layer) for layer in ("layer1", "layer2.conv1", "layer3.bn2", "layer4.act2")],
-    *[(lambda: net("silu_se"), layer) for layer in ("layer3.gate.conv", "layer3.conv2")[1:]],
+    *[(lambda: net("silu_se"), layer) for layer in ("layer3.conv2",)],
     *[(lambda: net("vit"), layer) for layer in ("patch_embed", "blocks.1.attn", "blocks.1.mlp.fc1", "blocks.2.norm1")],
     *[(lambda: net("swin"), layer) for layer in ("layers.0.blocks.1.norm1", "layers.1.blocks.0.mlp", "layers.0")],
     *[(_backwards, layer) for layer in ("layer3.bn2", "layer3.conv1")],
@@ -274,6 +282,11 @@ def test_recipro_cam_hands_a_callable_probabilities():
 # --- FD-CAM
 
 
+def per_channel(a):
+    lo, hi = a.amin(dim=1, keepdim=True), a.amax(dim=1, keepdim=True)
+    return (a - lo) / (hi - lo)
+
+
 def test_fd_cam_groups():
     """Five channels in two directions: the quantile of each row decides, with interpolation, and > is strict."""
     A = torch.tensor([[1.0, 0], [1, 0.1], [1, 0.2], [0, 1], [0, 0]], dtype=torch.float64).view(1, 5, 1, 2)
@@ -288,7 +301,7 @@ def test_fd_cam_groups():
     # the channel of zeros is like no other, not even itself; its own row holds only zeros, so its group is empty
     assert similar(A, 0.5)[0].tolist() == [
         [True, True, False, False, False],
-        [True, True, False, False, False],
+        [False, True, True, False, False],
         [False, True, True, False, False],
         [False, False, True, True, False],
         [False] * 5,
@@ -303,8 +316,7 @@ def test_fd_cam_behind_average_pooling():
     gap, w = A.mean(dim=(2, 3)), model.fc.weight[CLASSES]  # B K
     G = similar(A, 0.7).to(x.dtype)
     s = 2 * (G @ (w * gap)[:, :, None])[:, :, 0]
-    spread = lambda a: (a - a.amin(1, keepdim=True)) / (a.amax(1, keepdim=True) - a.amin(1, keepdim=True))
-    weights = spread(s).exp() * spread(w) - 0.5
+    weights = per_channel(s).exp() * per_channel(w) - 0.5
     want = (weights[:, :, None, None] * A).sum(dim=1, keepdim=True).relu()
     torch.testing.assert_close(fd_cam(model, x, CLASSES, layer="layer4", theta=0.7), want.detach())
     assert (fd_cam(model, x, CLASSES, layer="layer4") - want).abs().max() > 1e-3
@@ -315,8 +327,7 @@ def test_fd_cam_of_groups_of_none():
     model, x = net("relu"), images()
     _, A = activation(model, x, "layer4")
     w = model.fc.weight[CLASSES].detach()
-    g = (w - w.amin(1, keepdim=True)) / (w.amax(1, keepdim=True) - w.amin(1, keepdim=True))
-    want = ((g - 0.5)[:, :, None, None] * A.detach()).sum(dim=1, keepdim=True).relu()
+    want = ((per_channel(w) - 0.5)[:, :, None, None] * A.detach()).sum(dim=1, keepdim=True).relu()
     torch.testing.assert_close(fd_cam(model, x, CLASSES, layer="layer4", theta=1.0), want)
 
 
@@ -363,8 +374,7 @@ def vgg(**options):
 def difference(model, x, layer, target=CLASSES):
     """F(A) - F(0)."""
     with torch.no_grad():
-        edit = lambda A: torch.stack([A, torch.zeros_like(A)])
-        full, none = edited_scores(model, x, target, layer, edit, 2)
+        full, none = edited_scores(model, x, target, layer, lambda A: torch.stack([A, torch.zeros_like(A)]), 2)
     return full - none
 
 
@@ -403,20 +413,50 @@ def test_lift_cam_is_captums_deep_lift_away_from_the_last_layer(name, layer):
     assert got.abs().max() > 1e-6
 
 
+def halves(make, seed=0):
+    """(contributions by Rescale, by captum or None, f(z) - f(z0)) at random inputs and random references."""
+    rng = torch.Generator().manual_seed(seed)
+    z, z0 = torch.randn(2, 3, 2, 8, 8, generator=rng, dtype=torch.float64)
+    torch.manual_seed(seed)
+    f = nn.Sequential(*make(), nn.Flatten(), nn.LazyLinear(10, bias=False)).double()
+    y, y0 = f(z).detach(), f(z0).detach()
+    V = torch.cat([z, z0]).requires_grad_()
+    with rescale():
+        (m,) = torch.autograd.grad(f(V)[:3].gather(1, CLASSES[:, None]).sum(), V)
+    assert not m[3:].any()
+    return f, z, z0, m[:3] * (z - z0), (y - y0).gather(1, CLASSES[:, None])[:, 0]
+
+
+POOLS = [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, 1, ceil_mode=True), nn.MaxPool2d(3, 1, dilation=2)]
+ACTIVATIONS = [nn.ReLU, nn.ReLU6, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.SELU, nn.CELU, nn.LeakyReLU]
+ACTIVATIONS += [nn.PReLU, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid]
+
+
+@pytest.mark.parametrize("layer", [*POOLS, *(a() for a in ACTIVATIONS)], ids=str)
+def test_rescale_is_complete(layer):
+    """From any reference, alone and beside a ReLU; captum is not where a max pooling follows or precedes one."""
+    for make in (
+        lambda: [layer],
+        lambda: [nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), layer],
+        lambda: [layer, nn.ReLU()],
+    ):
+        _, _, _, C, change = halves(make)
+        torch.testing.assert_close(C.sum(dim=(1, 2, 3)), change, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.filterwarnings("ignore")  # captum
-@pytest.mark.parametrize("i", [4, 6])
-def test_lift_cam_is_captums_deep_lift_through_max_pooling(i):
-    """Its max pooling needs windows that do not overlap: the last one is taken with 2 x 2."""
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.ReLU(), nn.ELU(), nn.Sigmoid(), nn.Tanh()], ids=str)
+def test_rescale_is_captums(layer):
+    """With linear layers between: beside a ReLU captum's hooks miss the max pooling's rule."""
     from captum.attr import DeepLift
 
-    model, x = vgg(inplace=False), images()
-    model.features[8] = nn.MaxPool2d(2)
-    behind = nn.Sequential(*model.features[i + 1 :], model.avgpool, nn.Flatten(), model.classifier)
-    _, A = activation(model, x, f"features.{i}")
-    A = A.detach()
-    C = DeepLift(behind).attribute(A, torch.zeros_like(A), target=CLASSES).detach()
-    alpha, _ = coefficients(model, x, CLASSES, f"features.{i}")
-    torch.testing.assert_close(alpha, C.sum(dim=(2, 3)), rtol=1e-6, atol=1e-9)
+    f, z, z0, C, _ = halves(lambda: [nn.Conv2d(2, 4, 3), layer, nn.Conv2d(4, 4, 2), nn.ReLU(), nn.Conv2d(4, 4, 1)])
+    torch.use_deterministic_algorithms(False)  # its unpooling has no other
+    try:
+        want = DeepLift(f).attribute(z, z0, target=CLASSES).detach()
+    finally:
+        torch.use_deterministic_algorithms(True)
+    torch.testing.assert_close(C, want, rtol=1e-9, atol=1e-12)
 
 
 def test_lift_cam_by_hand():
@@ -439,8 +479,6 @@ def test_lift_cam_by_hand():
 def test_lift_cam_is_ablation_cam_times_the_score_behind_average_pooling():
     model, x = net("relu"), images()
     y = model(x).gather(1, CLASSES[:, None])[:, 0].abs().detach()
-    up = lambda logits: logits[torch.arange(len(logits)), CLASSES].abs()  # ablation_cam's quotient has the sign of y
-    del up
     alpha, A = coefficients(model, x, CLASSES, "layer4")
     torch.testing.assert_close(alpha, model.fc.weight[CLASSES].detach() * A.mean(dim=(2, 3)))
     sign = model(x).gather(1, CLASSES[:, None]).sign().detach()
@@ -473,7 +511,10 @@ def test_lift_cam_in_a_graph():
     """Its derivative where multipliers are no constants, against central differences."""
     model, x = net("elu"), images()
     weight = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
-    value = lambda x: (weight * lift_cam(model, x, CLASSES, layer="layer2")).sum()
+
+    def value(x):
+        return (weight * lift_cam(model, x, CLASSES, layer="layer2")).sum()
+
     xg = x.clone().requires_grad_()
     (g,) = torch.autograd.grad(value(xg), xg)
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
@@ -481,6 +522,205 @@ def test_lift_cam_in_a_graph():
     torch.testing.assert_close((g * v).sum(), numeric, rtol=1e-5, atol=1e-9)
 
 
+# --- Relevance-CAM
+
+
+@pytest.mark.filterwarnings("ignore")  # zennit
+@pytest.mark.parametrize("layer", ["layer1", "layer2", "layer3"])
+@pytest.mark.parametrize("name", ["relu", "relu_functional", "relu_tensor", "relu6"])
+def test_relevance_cam_is_zennits_away_from_the_last_layer(name, layer):
+    modules = {"relu6": "relu6"}.get(name, "relu_module")  # zennit sees modules only
+    want = references("relevance_cam")["zennit"](net(modules), images(), CLASSES, layer=layer)
+    got = relevance_cam(net(name), images(), CLASSES, layer=layer)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-10)
+    assert got.abs().max() > 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")  # zennit
+@pytest.mark.parametrize("i", [1, 3, 4, 6])
+def test_relevance_is_zennits_in_a_vgg(i):
+    """Biases, inputs of both signs (features.3, .6 are not behind a ReLU), overlapping max pooling, linear layers."""
+    from zennit.composites import LayerMapComposite
+    from zennit.rules import Norm, Pass, ZPlus
+    from zennit.types import Activation, AvgPool, BatchNorm, Convolution, Linear
+
+    model, x = vgg(inplace=False), images()
+    behind = nn.Sequential(*model.features[i + 1 :], model.avgpool, nn.Flatten(), *model.classifier)
+    z_plus = ZPlus(stabilizer=1e-12, zero_params=["bias"])
+    layers = [(Convolution, z_plus), (Linear, z_plus), (AvgPool, Norm(stabilizer=1e-12)), (BatchNorm, Pass())]
+    R, A = relevance(model, x, CLASSES, f"features.{i}")
+    A = A.clone().requires_grad_()
+    with LayerMapComposite([*layers, (Activation, Pass())]).context(behind) as ruled:
+        logits = ruled(A)
+        start = torch.full_like(logits, -0.1).scatter(1, CLASSES[:, None], 1.0)
+        (want,) = torch.autograd.grad(logits, A, start)
+    torch.testing.assert_close(R, want, rtol=1e-6, atol=1e-9)
+    assert R.abs().max() > 1e-4
+
+
+CONSERVED = [  # wide enough that every number has a positive contribution: where z is 0, relevance is lost
+    (vgg, "features.1"),
+    (lambda: _timm("resnet18"), "layer2"),
+    (lambda: _timm("densenet121"), "features.denseblock4"),
+    (lambda: _timm("tf_efficientnet_lite0"), "blocks.5.2"),
+]
+
+
+@pytest.mark.parametrize(("make", "layer"), CONSERVED, ids=[f"{i}-{layer}" for i, (_, layer) in enumerate(CONSERVED)])
+def test_relevance_is_conserved(make, layer):
+    """What starts at the logits, 1 - (N - 1) / N in all, arrives; grouped convolutions and concatenation included."""
+    R, _ = relevance(make(), images(), CLASSES, layer)
+    torch.testing.assert_close(R.sum(dim=(1, 2, 3)), torch.full((3,), 0.1, dtype=R.dtype))
+    assert not R.requires_grad
+
+
+def test_relevance_of_a_target():
+    """A callable is contrasted as a class is; the relevance is linear in the start."""
+    model, x = net("relu"), images()
+    R = {c: relevance(model, x, torch.full((3,), c), "layer2")[0] for c in (1, 4)}
+    both, _ = relevance(model, x, lambda y: 2 * y[:, 1] - 3 * y[:, 4], "layer2")
+    torch.testing.assert_close(both, 2 * R[1] - 3 * R[4])
+    assert (R[1] - R[4]).abs().max() > 1e-4
+
+
+def test_relevance_by_hand():
+    """y_0 = a + 2 b - c, y_1 = -a + c: at (1, 2, 4) z+ is 1 + 4 and 4, from 1 and -1/2."""
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(3, 2)).double().eval()
+    model[0].weight.data.copy_(torch.eye(3)[..., None, None])
+    model[0].bias.data.zero_()
+    model[3].weight.data.copy_(torch.tensor([[1.0, 2, -1], [-1, 0, 1]]))
+    x = torch.tensor([1.0, 2, 4], dtype=torch.float64).view(1, 3, 1, 1)
+    for bias in (0.0, 7.0):  # takes no relevance
+        model[3].bias.data.fill_(bias)
+        R, A = relevance(model, x, torch.tensor([0]), "1")
+        torch.testing.assert_close(R.flatten(), torch.tensor([1 / 5, 4 / 5, -1 / 2], dtype=x.dtype))
+        L = relevance_cam(model, x, torch.tensor([0]), layer="1")
+        torch.testing.assert_close(L.flatten(), torch.tensor([1 / 5 + 2 * 4 / 5 - 4 / 2], dtype=x.dtype))
+        assert torch.equal(A, x)
+
+
+def test_relevance_of_a_branch_is_its_share_of_the_sum():
+    """layer3.bn2 + shortcut: relevance of both adds up to that of the sum, in proportion to the two."""
+    model, x = net("relu"), images()
+    R, A = relevance(model, x, CLASSES, "layer3.bn2")
+    after, _ = relevance(model, x, CLASSES, "layer3")
+    shortcut = activation(model, x, "layer2")[1].detach()
+    torch.testing.assert_close(R, after * A / (A + shortcut))
+    assert R.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "names"),
+    [
+        (lambda: net("elu"), "layer3", "Elu"),
+        (lambda: net("silu_se"), "layer3", "(Silu|Sigmoid|Mul|a product of activations)"),
+        (lambda: net("gelu_ln"), "layer4", "NativeLayerNorm"),
+        (lambda: vgg(act=nn.Tanh, inplace=False), "features.3", "Tanh"),
+    ],
+)
+def test_relevance_cam_names_what_it_has_no_rule_for(make, layer, names):
+    with pytest.raises(ValueError, match=f"model: between '{layer}' and the logits it computes {names}, for which LRP"):
+        relevance_cam(make(), images(), CLASSES, layer=layer)
+
+
+def test_relevance_of_a_sum_with_a_number_is_refused():
+    model = net("relu")
+    model.layer4.gate = Plus()
+    with pytest.raises(ValueError, match="model: adds something else than two activations of one shape"):
+        relevance_cam(model, images(), CLASSES, layer="layer3")
+
+
+class Plus(nn.Module):
+    def forward(self, x):
+        return x + 1
+
+
+def test_rules_of_a_part_in_place():
+    """A ReLU in place on half of the channels; any other operation there is hidden from the graph, and refused."""
+
+    class Half(nn.Module):
+        def __init__(self, f):
+            super().__init__()
+            self.f = f
+
+        def forward(self, x):
+            x = x * 1.0
+            self.f(x[:, :6])
+            return x
+
+    model, x = net("relu"), images()
+    model.layer4.act1 = nn.Sequential(Half(torch.relu_))
+    alpha, _ = coefficients(model, x, CLASSES, "layer3")
+    torch.testing.assert_close(alpha.sum(dim=1), difference(model, x, "layer3"))
+    model.layer4.act1 = nn.Sequential(Half(torch.exp_))
+    with pytest.raises(ValueError, match="computes an in-place operation on a part of a tensor"):
+        coefficients(model, x, CLASSES, "layer3")
+
+
+def test_an_output_that_is_overwritten_later():
+    """Rescale does not keep what a GELU returned; what it read, and what a residual sum read, must still be there."""
+
+    class Scaled(nn.Module):
+        def forward(self, x):
+            x = F.gelu(x)
+            x *= 3
+            return x
+
+    class Overwritten(nn.Module):
+        def forward(self, x):
+            x = x * 1.0
+            y = F.gelu(x)
+            x.detach().zero_()  # unseen by autograd's own check
+            return y
+
+    model, x = net("elu"), images()
+    model.layer4.act1 = Scaled()
+    alpha, _ = coefficients(model, x, CLASSES, "layer3")
+    torch.testing.assert_close(alpha.sum(dim=1), difference(model, x, "layer3"))
+    model.layer4.act1 = Overwritten()
+    with pytest.raises((ValueError, RuntimeError), match=r"overwritten in place|modified by an inplace operation"):
+        coefficients(model, x, CLASSES, "layer3")
+
+
+@pytest.mark.parametrize("method", [lift_cam, relevance_cam])
+def test_channels_last(method):
+    """Pooling of such tensors is two nodes of the graph."""
+    model, x = _timm("resnet18"), images()
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    got = method(last, x.contiguous(memory_format=torch.channels_last), CLASSES, layer="layer3")
+    torch.testing.assert_close(got, method(model, x, CLASSES, layer="layer3"))
+
+
+def test_relevance_cam_refuses_batch_statistics():
+    with pytest.raises(ValueError, match="batch statistics"):
+        relevance_cam(net("relu").train(), images(), CLASSES, layer="layer3")
+
+
+def test_relevance_cam_in_a_graph():
+    """Its derivative, through rules that depend on the activations, against central differences."""
+    model, x = net("relu"), images()
+    weight = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+
+    def value(x):
+        return (weight * relevance_cam(model, x, CLASSES, layer="layer2")).sum()
+
+    xg = x.clone().requires_grad_()
+    weights = [model.layer1.conv1.weight, model.layer4.conv2.weight]  # before and behind the layer
+    g, *g_weights = torch.autograd.grad(value(xg), [xg, *weights])
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
+    numeric = (value(x + 1e-7 * v) - value(x - 1e-7 * v)) / 2e-7
+    torch.testing.assert_close((g * v).sum(), numeric, rtol=1e-5, atol=1e-9)
+    for W, g_W in zip(weights, g_weights, strict=True):
+        v = torch.randn(W.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
+        ends = []
+        for step in (1e-7, -2e-7, 1e-7):
+            with torch.no_grad():
+                W.add_(v, alpha=step)
+            ends.append(value(x))
+        torch.testing.assert_close((g_W * v).sum(), (ends[0] - ends[1]) / 2e-7, rtol=1e-5, atol=1e-9)
+        assert g_W.abs().max() > 1e-6
+
+
 def test_the_front_door_takes_them():
-    for name in ("recipro_cam", "fd_cam", "lift_cam"):
+    for name in ("recipro_cam", "fd_cam", "lift_cam", "relevance_cam"):
         assert methods.attribute(name, net("relu"), images()).shape == (3, 1, 32, 32)

@@ -10,14 +10,14 @@ from torchvision.transforms.functional import gaussian_blur
 
 from helpers import CLASSES, images, references
 from methods import METHODS
-from methods._layers import probe
-from methods._torch import activation, activation_and_gradient, grids, minmax, upsample
+from methods._layers import default_layer, stages
+from methods._torch import activation, activation_and_gradient, minmax, upsample
 from methods.cameras import cameras
 from methods.grad_cam import grad_cam
 from methods.group_cam import blur, group_cam
 from methods.is_cam import is_cam
 from methods.opti_cam import opti_cam
-from methods.poly_cam import poly_cam, stages
+from methods.poly_cam import poly_cam
 from methods.score_cam import score_cam
 from methods.ss_cam import ss_cam
 from nets import net
@@ -224,21 +224,16 @@ FINER = {
 
 
 @pytest.mark.parametrize("name", FINER)
-def test_poly_cam_finds_the_last_layer_of_each_grid(name):
+def test_the_last_layer_of_each_grid_is_found(name):
     """Of the stages, not of the first block of the next one, which begins on the grid of the one before."""
     model = timm.create_model(name, pretrained=False).eval()
-    found = probe(model)
-    modules = [n for n, _ in model.named_modules() if n]
-    x = torch.zeros(1, *model.pretrained_cfg["input_size"])
-    with torch.no_grad(), grids(model, x, modules) as grid:
-        model(x)
-    assert stages(grid, found.layer, found.candidates) == FINER[name]
+    assert stages(model, default_layer(model)) == FINER[name]
 
 
 @pytest.mark.parametrize("keywords", [{}, {"variant": "-"}, {"layers": ("layer2",)}], ids=str)
 def test_poly_cam_counts_passes(keywords):
     seen, model = [], net("relu")
-    probe(model)
+    default_layer(model)
     model.register_forward_hook(lambda _m, _a, out: seen.append(len(out)))
     poly_cam(model, images(), CLASSES, layer="layer4", **keywords)
     K = [12, 16] if "layers" in keywords else [8, 12, 16]

@@ -9,10 +9,15 @@ from torch.overrides import _get_current_function_mode_stack
 import methods
 from helpers import CLASSES, SEGMENTS, bound, hooks, images
 from methods import METHODS
+from methods._layers import stages
 from methods._torch import activation
 from nets import KIND, MAKE, RELU, applies, net
 
 pytestmark = pytest.mark.filterwarnings("error")
+
+
+# Without a gradient, their weights are still those of a mean of the feature maps.
+FEATURES = ("score_cam", "ss_cam", "is_cam", "opti_cam", "poly_cam")
 
 
 def smooth(m):
@@ -150,7 +155,9 @@ def counted(m, name, **fill):
     f(model, x, CLASSES)
     sizes = {"B": 3, "C": 3, "H": 32, "W": 32}
     if "layer" in m.params:
-        sizes |= dict(zip("Khw", activation(net(name), x, f.keywords["layer"])[1].shape[1:], strict=True))
+        at = [*stages(net(name), f.keywords["layer"], (3, 32, 32)), f.keywords["layer"]]
+        found = [activation(net(name), x, layer)[1].shape[1:] for layer in at]
+        sizes |= dict(zip("Khw", found[-1], strict=True)) | {"depth": len(at), "channels": sum(K for K, _, _ in found)}
     return (seen[0] / 3, seen[1] / 3), m.cost(**sizes | f.keywords)
 
 
