@@ -170,13 +170,17 @@ def activation(
     return logits, kept[0]
 
 
+def _last(model: nn.Module) -> nn.Module:
+    return model.get_classifier() if hasattr(model, "get_classifier") else [*model.modules()][-1]  # type: ignore[operator]
+
+
 def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h w"]) -> Float[Tensor, "N K"]:
     """Weights of the last linear layer, where it turns the mean of A over positions into the logits.
 
     Raises:
         ValueError: the logits are not that: another layer is needed, or the model has another kind of head.
     """
-    linear = model.get_classifier() if hasattr(model, "get_classifier") else [*model.modules()][-1]  # type: ignore[operator]
+    linear = _last(model)
     if isinstance(linear, nn.Linear) and linear.in_features == A.shape[1]:
         again = F.linear(A.mean(dim=(2, 3)), linear.weight, linear.bias)
         near = 1e-3 if A.dtype in (torch.float32, torch.float64) else 0.1
@@ -296,10 +300,8 @@ def edited_scores(
     """
     numbers = torch.arange(n, device=x.device)
     owners, passes, y = _outwards(layer), Replay(), []
-    before = [*_layers.probe(model, x.shape[1:]).grids]
-    before = before[: before.index(layer)] if layer in before else before
-    found = (model.get_submodule(name) for name in before)
-    passes.enabled = not any(m._forward_hooks or m._forward_pre_hooks for m in found)  # a caller's hooks see every pass
+    behind = {model.get_submodule(layer), _last(model)}  # hooks there run in every pass; a caller's others are to do so
+    passes.enabled = not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules() if m not in behind)
     with torch.set_grad_enabled(x.requires_grad):
         for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:
             replace = edit if chunk is None else lambda A, k=k: edit(A, k)

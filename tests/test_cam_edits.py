@@ -173,6 +173,19 @@ def test_edits_in_a_graph():
         torch.testing.assert_close(one, other)
 
 
+def test_hooks_of_the_caller_see_real_tensors():
+    """What is replayed has no tensors to show, so with hooks before the layer every pass is computed."""
+    model, x, seen = net("relu"), images(), []
+    model.layer1.register_forward_hook(lambda _m, _a, out: seen.append(out))
+    assert computed(model, x, "layer3", 6) == ([3] * 8 + [6] * 3) * 3 + [3] * 11
+    assert len(seen) == 4
+    assert all(torch.equal(out, seen[0]) for out in seen)
+    model = net("relu")
+    model.fc.register_forward_hook(lambda _m, _a, out: seen.append(len(out)))  # as who counts passes does
+    assert computed(model, x, "layer3", 6) == [3] * 8 + [6] * 9 + [3] * 3
+    assert seen[4:] == [6, 6, 6, 3]
+
+
 def test_a_network_that_does_something_else_each_time_is_run_in_full():
     class Fickle(nn.Module):
         runs = 0
