@@ -100,7 +100,7 @@ class Probe(NamedTuple):
     candidates: list[str]  # layers with a spatial grid through which the score can be changed, in execution order
     architecture: Architecture  # 'vit': global attention over one token grid; 'swin': any other attention; else 'cnn'
     classes: int
-    grids: dict[str, tuple[int, int]]  # (h, w) of every module that has a grid, in execution order
+    grids: dict[str, Layout]  # of every module that has a grid, in execution order
 
 
 _PROBES: WeakKeyDictionary[nn.Module, Probe] = WeakKeyDictionary()
@@ -137,13 +137,14 @@ def stages(model: nn.Module, layer: str, image: tuple[int, ...] = (3, 224, 224))
         image: as in `default_layer`.
 
     Returns:
-        Names from shallow to deep; none for a transformer, whose attention maps look like grids.
+        Names from shallow to deep; none for a network with one grid, as a ViT.
     """
     found = probe(model, image)
-    if found.architecture != "cnn" or layer not in found.grids:
+    if layer not in found.grids:
         return []
-    (h, w), names = found.grids[layer], [*found.grids]
-    grid = {n: found.grids[n] for n in names[: names.index(layer)]}
+    (kind, _, h, w), names = found.grids[layer], [*found.grids]
+    before = {n: found.grids[n] for n in names[: names.index(layer)]}  # attention maps are laid out in another way
+    grid = {n: (at.h, at.w) for n, at in before.items() if at.kind == kind}
     grid = {n: (a, b) for n, (a, b) in grid.items() if abs(a * w - b * h) <= max(a, b) * (h != w)}
 
     def step(name: str) -> bool:
@@ -230,8 +231,7 @@ def _probe(model: nn.Module, image: tuple[int, int, int]) -> Probe:
         if g is not None and (to_grid(g, at) != 0).any(dim=1).float().mean() > 0.5:
             candidates.append(name)
             layer = name if to_grid(out, at).shape[1] == features else layer
-    found = {name: (at.h, at.w) for name, at in at_layer.items()}
-    return Probe(layer, candidates, _architecture(attention, size, model), logits.shape[1], found)
+    return Probe(layer, candidates, _architecture(attention, size, model), logits.shape[1], at_layer)
 
 
 def _architecture(attention: list[tuple[int, ...]], size: tuple[int, int], model: nn.Module) -> Architecture:

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from methods import _layers
-from methods._replay import Replay, ReplayError
+from methods._replay import Replay
 from methods._rules import attention_maps
 
 # What is explained: a class per image, or a score computed from the logits (contrastive, multi-label, probability).
@@ -268,15 +268,16 @@ def _run_behind(
             if len(logits) == n * B:
                 return logits
             raise RuntimeError(f"layer: {layer!r}: {n} versions of {B} images went in, {len(logits)} rows came out")
-        except ReplayError:
-            passes.enabled = False
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # batch sizes disagree
-            if len(owners) == 1:
+        except Exception as e:
+            if passes.replaying:  # not the operations on the tape
+                passes.enabled = False
+            elif not isinstance(e, RuntimeError) or len(owners) == 1:
                 raise
-            owners.pop(0)
-            passes.reset()
+            else:  # batch sizes disagree
+                owners.pop(0)
+                passes.reset()
 
 
 def _outwards(layer: str) -> list[str]:
@@ -299,15 +300,16 @@ def edited_scores(
     with the numbers k, a few at a time. The network up to `layer` runs once on x, and only the rest on the n copies.
     """
     numbers = torch.arange(n, device=x.device)
-    owners, passes, y = _outwards(layer), Replay(), []
+    owners, passes, y = _outwards(layer), Replay(), at_least_float32(x.new_zeros(n, len(x)))
     behind = {model.get_submodule(layer), _last(model)}  # hooks there run in every pass; a caller's others are to do so
     passes.enabled = not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules() if m not in behind)
     with torch.set_grad_enabled(x.requires_grad):
         for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:
             replace = edit if chunk is None else lambda A, k=k: edit(A, k)
             logits = _run_behind(model, x, layer, len(k), replace, owners, passes)
-            y.append(at_least_float32(score(logits, tile(target, len(k)))).unflatten(0, (len(k), len(x))))
-    return torch.cat(y)
+            y_k = score(logits, tile(target, len(k)))  # (k B)
+            y[k] = y_k.unflatten(0, (len(k), len(x))).to(y.dtype)  # kept in one place, or the heap is scattered
+    return y
 
 
 def versions(

@@ -17,7 +17,7 @@ Differs from other code: torchcam's LayerCAM.fuse_cams scales the deepest layer 
 shift each map to a minimum of 0 before (scale="minmax"). pytorch-grad-cam, given several layers, takes the mean, at the
 size of the image and without tanh.
 Good to know: by default the last stage on each finer grid, then `layer`; `passes` counts one for each halving of the
-grid, as in a ResNet. For a transformer it is `layer` alone: name `layers`.
+grid, as in a ResNet. For a ViT, which has one grid, it is `layer` alone: name `layers`.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ import torch
 
 from helpers import CLASSES, images
 from methods import METHODS
-from methods._torch import activation, attention, noisy, read_out
+from methods._torch import activation, attention, edited_scores, noisy, read_out
 from methods.ablation_cam import ablation_cam
 from methods.attention_rollout import attention_rollout
 from methods.blur_ig import blur_ig, gaussian
@@ -23,6 +23,7 @@ from methods.hires_cam import hires_cam
 from methods.input_x_gradient import input_x_gradient
 from methods.integrated_gradients import integrated_gradients
 from methods.layer_cam import layer_cam
+from methods.lift_cam import coefficients
 from methods.score_cam import score_cam
 from methods.smooth_grad import smooth_grad
 from methods.smooth_grad_squared import smooth_grad_squared
@@ -79,11 +80,21 @@ def complete_blur_ig():
     assert gaps[1] < 0.05 * change.abs().max()
 
 
+def complete_lift_cam():
+    for layer in ("layer2", "layer4"):
+        model = net("elu")
+        alpha, _ = coefficients(model, x, CLASSES, layer)
+        with torch.no_grad():
+            removed = edited_scores(model, x, CLASSES, layer, lambda A: torch.zeros_like(A)[None], 1)[0]
+        close(alpha.sum(dim=1), y(model, x) - removed)
+
+
 COMPLETE = {
     "full_grad": complete_full_grad,
     "cam": complete_cam,
     "integrated_gradients": complete_integrated_gradients,
     "blur_ig": complete_blur_ig,
+    "lift_cam": complete_lift_cam,
 }
 
 

@@ -202,6 +202,21 @@ def test_a_network_that_does_something_else_each_time_is_run_in_full():
     torch.testing.assert_close(got, want)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("place", ["act1", "layer3"])
+def test_an_operation_that_cannot_be_recorded_is_computed_each_time(place):
+    """A mode does not see what runs below the Python functions of torch: a scripted module, an extension."""
+
+    model, x = net("relu"), images()
+    setattr(model, place, nn.Sequential(getattr(model, place), torch.jit.script(nn.Softplus())))
+    with torch.no_grad():
+        got = edited_scores(model, x, CLASSES, place, scaled, len(FACTORS), 6)
+    torch.testing.assert_close(got, one_run_each(model, x, CLASSES, place))
+    with torch.no_grad():
+        got = edited_scores(model, x, CLASSES, "layer3", scaled, len(FACTORS), 6)
+    torch.testing.assert_close(got, one_run_each(model, x, CLASSES, "layer3"))
+
+
 def test_an_operation_in_place_behind_the_layer_does_not_reach_the_next_pass():
     """With chunks of one version the shortcut is large enough to be written to, and it is kept for all passes."""
     model, x = _backwards(), images(1)
@@ -240,8 +255,8 @@ def rescaled(a):
 
 
 def test_recipro_cam_of_logits_is_cam_behind_average_pooling():
-    """A position alone gives b + w A_n / (h w)."""
-    model, x = net("elu"), images()
+    """A position alone gives b + w A_n / (h w). On images that are not square."""
+    model, x = net("elu"), images(h=32, w=48)
     got = recipro_cam(model, x, CLASSES, layer="layer4", softmax=False)
     torch.testing.assert_close(got, rescaled(cam(model, x, CLASSES, layer="layer4")))
     assert (recipro_cam(model, x, CLASSES, layer="layer4") - got).abs().max() > 1e-3  # the softmax is no affine map
@@ -698,7 +713,7 @@ def test_an_output_that_is_overwritten_later():
 @pytest.mark.parametrize("method", [lift_cam, relevance_cam])
 def test_channels_last(method):
     """Pooling of such tensors is two nodes of the graph."""
-    model, x = _timm("resnet18"), images()
+    model, x = _timm("resnet18"), images(h=64, w=64)
     last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     got = method(last, x.contiguous(memory_format=torch.channels_last), CLASSES, layer="layer3")
     torch.testing.assert_close(got, method(model, x, CLASSES, layer="layer3"))

@@ -219,6 +219,7 @@ FINER = {
     "tf_efficientnet_lite0": ["blocks.0", "blocks.1", "blocks.2", "blocks.4"],
     "convnext_atto": ["stages.0", "stages.1", "stages.2"],
     "regnety_002": ["stem", "s1", "s2", "s3"],
+    "swin_tiny_patch4_window7_224": ["layers.0", "layers.1", "layers.2"],
     "vit_tiny_patch16_224": [],
 }
 

@@ -11,7 +11,6 @@ SHALLOWER = {  # the last layer of each finer grid, shallow to deep
     "layer3": ["layer1"],
     "layer4": ["layer1", "layer3"],
     "layer4.bn2": ["layer1", "layer3"],
-    "norm": ["layers.0"],  # of the Swin
 }
 
 

@@ -16,7 +16,6 @@ FINER = {  # by hand: the last block of each grid that is finer
     "layer3": ["layer1"],
     "layer4": ["layer1", "layer3"],
     "layer4.bn2": ["layer1", "layer3"],
-    "norm": ["layers.0"],
 }
 
 
