@@ -30,7 +30,7 @@ class Method:
     needs: Literal["", "relu", "linear head"] = ""  # what a model must have; without it the method raises
     architectures: tuple[Architecture, ...] = ("cnn", "vit", "swin")  # see _layers.Probe
     satisfies: tuple[str, ...] = ()  # axioms that tests check, e.g. "completeness"
-    fails: Mapping[str, str] = field(default_factory=dict)  # sanity check -> published reason; strict xfail
+    fails: Mapping[str, str] = field(default_factory=dict)  # sanity check -> known reason; strict xfail
 
     @property
     def params(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from methods._torch import Target, activation, activation_and_gradient, at_least
     passes=("samples + 1", "samples"),
     signed=False,
     verified=("literal",),
+    fails={"random_logit": "positive gradients alone: hardly another map for another class, on small networks"},
 )
 def smooth_grad_cam_plus_plus(
     model: nn.Module,

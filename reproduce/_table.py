@@ -40,7 +40,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
-FEWER: Mapping[str, Mapping[str, Any]] = {"xrai": {"steps": 50}, "guided_ig": {"steps": 50}}  # on the digits
+FEWER: Mapping[str, Mapping[str, Any]] = {  # on the digits
+    "xrai": {"steps": 50},
+    "guided_ig": {"steps": 50},
+    "ss_cam": {"samples": 4},
+    "cameras": {"steps": 4, "stride": 8},
+}
 ENOUGH = 5  # images, for an interval to call anything sure
 
 
@@ -144,7 +149,7 @@ def numbers(column: Column, part: Part) -> dict[str, Any]:
 
 def fewer() -> str:
     """For the caption: which methods take fewer steps on the digits."""
-    return ", ".join(f"{METHODS[m].title} ({k} = {v})" for m, p in FEWER.items() for k, v in p.items())
+    return ", ".join(f"{METHODS[m].title} ({', '.join(f'{k} = {v}' for k, v in p.items())})" for m, p in FEWER.items())
 
 
 def chunk(r: Run, loaded: Loaded) -> int:

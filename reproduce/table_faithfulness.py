@@ -53,6 +53,7 @@ COLUMNS = (
     Column("infidelity", "infidelity", higher=False),
 )
 ON_PHOTOGRAPHS = ("insertion_deletion", "road", "irof", "single_deletion")  # the others cost as much as these together
+LONG = ("ss_cam", "is_cam", "poly_cam")  # thousands of passes an image: on the digits alone, unless asked for
 ON_DIGITS = tuple(dict.fromkeys(c.check for c in COLUMNS))
 SIZED: Mapping[str, Mapping[str, Any]] = {  # keywords for images of 32 pixels
     "insertion_deletion": {"step": 32},
@@ -96,12 +97,13 @@ def tables(run: _run.Run, here: World) -> None:
     photographs = benches.photographs(loaded, good, chunk(run, loaded))
     few = ["single_deletion"]
     names = check_names(args.checks, few if args.quick else ON_PHOTOGRAPHS)
-    found = {f"{len(good)} photographs, {loaded.tag}": table(run, here, photographs, names)}
+    short = [name for name in METHODS if name not in LONG]
+    found = {f"{len(good)} photographs, {loaded.tag}": table(run, here, photographs, names, short)}
     names = check_names(args.checks, few if args.quick else ON_DIGITS)
     nets = [("digit_cnn", "small CNN"), ("digit_vit", "small ViT")]
     for net, kind in nets[: 1 if args.quick else 2] if n else ():
         bench = digits(run, net, n)
-        found[f"{n} digits on textures, {kind}"] = table(run, here, bench, names, small=True)
+        found[f"{n} digits on textures, {kind}"] = table(run, here, bench, names, list(METHODS), small=True)
     if here.rank > 0:
         return
     left_out = f" ({len(bad)} more could not be read)" if bad else ""
@@ -111,6 +113,7 @@ def tables(run: _run.Run, here: World) -> None:
         f"better than noise as smooth as the map itself, on the same images, {ENOUGH} or more. Settings of the checks: "
         f"{'those of the papers' if args.full else 'reduced, see the sidecar'}; on the digits fewer steps of "
         f"{fewer()}. "
+        + f"{', '.join(METHODS[m].title for m in LONG)}: thousands of passes, on photographs only if --methods names them. "
         + ("So few photographs make a filter, not a ranking." if len(good) < 100 else "")
         + "".join(f" Not defined for {title}: {', '.join(f['refused'])}." for title, f in found.items() if f["refused"])
     )
@@ -120,8 +123,10 @@ def tables(run: _run.Run, here: World) -> None:
     _run.save(run, None, caption, markdown="\n".join(["# Faithfulness", "", *lines, caption]))
 
 
-def table(run: _run.Run, here: World, bench: Bench, names: Sequence[str], *, small: bool = False) -> dict[str, Any]:
-    """Every check of every row on one bench; on the first rank what the table says of it, else nothing."""
+def table(
+    run: _run.Run, here: World, bench: Bench, names: Sequence[str], methods: Sequence[str], *, small: bool = False
+) -> dict[str, Any]:
+    """Every check of `methods`, or of --methods, on one bench; on the first rank what the table says, else nothing."""
     args = run.args
     columns = [c for c in COLUMNS if c.check in names]
     columns += [
@@ -129,7 +134,7 @@ def table(run: _run.Run, here: World, bench: Bench, names: Sequence[str], *, sma
         for name in names
         if name not in ON_DIGITS
     ]
-    every = rows(args.methods, FEW if args.quick else list(METHODS), quick=args.quick)
+    every = rows(args.methods, FEW if args.quick else methods, quick=args.quick)
     every = [for_digits(row) for row in every] if small else every
     sized = SIZED if small else {}
     checks = {name: ({} if args.full else dict(CHECKS[name].quick)) | dict(sized.get(name, {})) for name in names}

@@ -23,8 +23,10 @@ def tables():
 
 def test_every_method_has_a_number_or_a_reason(tables):
     titles = {m.title for m in METHODS.values()}
-    for table in tables.values():
-        for row in [*METHODS, *CONTROLS]:
+    for title, table in tables.items():
+        long = script.LONG if "photographs" in title else ()
+        assert not set(long) & set(table["cells"])
+        for row in [*(m for m in METHODS if m not in long), *CONTROLS]:
             cells = table["cells"][row]
             assert set(cells) == set(table["columns"])
             if row in CONTROLS or METHODS[row].title not in table["refused"]:
@@ -33,9 +35,8 @@ def test_every_method_has_a_number_or_a_reason(tables):
                 )
         assert set(table["refused"]) <= titles
     photographs, cnn, vit = tables.values()
-    assert (
-        {"Attention Rollout", "Generic Attention Explainability"} == set(photographs["refused"]) == set(cnn["refused"])
-    )
+    classic = {"Attention Rollout", "Generic Attention Explainability"}
+    assert classic <= set(photographs["refused"]) & set(cnn["refused"])
     assert "Attention Rollout" not in vit["refused"]
 
 
