@@ -106,6 +106,7 @@ def tables(run: _run.Run, here: World) -> None:
         found[f"{n} digits on textures, {kind}"] = table(run, here, bench, names, list(METHODS), small=True)
     if here.rank > 0:
         return
+    long = ", ".join(METHODS[m].title for m in LONG)
     left_out = f" ({len(bad)} more could not be read)" if bad else ""
     caption = (
         f"{loaded.note}. Photographs{left_out} are explained for the top class, digits for the digit, seed "
@@ -113,7 +114,7 @@ def tables(run: _run.Run, here: World) -> None:
         f"better than noise as smooth as the map itself, on the same images, {ENOUGH} or more. Settings of the checks: "
         f"{'those of the papers' if args.full else 'reduced, see the sidecar'}; on the digits fewer steps of "
         f"{fewer()}. "
-        + f"{', '.join(METHODS[m].title for m in LONG)}: thousands of passes, on photographs only if --methods names them. "
+        + f"Thousands of passes, on photographs only if --methods names them: {long}. "
         + ("So few photographs make a filter, not a ranking." if len(good) < 100 else "")
         + "".join(f" Not defined for {title}: {', '.join(f['refused'])}." for title, f in found.items() if f["refused"])
     )
