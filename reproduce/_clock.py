@@ -30,6 +30,10 @@ class Pass(NamedTuple):
     kind: str  # "forward" or "backward"
     entered: int  # images that entered the network
     scored: int  # images that reached the classifier; more, where a layer handed on several versions of each
+    size: tuple[int, int] | None = None  # (H, W) of the images; None: that of the batch
+
+
+Key = tuple[str | int, ...]  # of a price: ("forward" or "gradient", images), and H, W where they have another size
 
 
 # ---- counting and timing
@@ -43,23 +47,24 @@ def seconds(job: Job, clock: Clock = timer) -> float:
 
 
 @contextlib.contextmanager
-def counting(model: nn.Module) -> Iterator[list[Pass]]:
-    """Every forward and backward pass of `model` within the block, in order.
+def counting(model: nn.Module, own: Sequence[int]) -> Iterator[list[Pass]]:
+    """Every forward and backward pass of `model` within the block, in order; `own` is (H, W) of the batch.
 
     Counted at the classifier, as the tests count them: hooks on one layer, which cost microseconds.
     """
     seen: list[Pass] = []
-    entered = 0
+    entered, size = 0, None
 
     def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        nonlocal entered
-        entered = len(args[0])
+        nonlocal entered, size
+        entered, (h, w) = len(args[0]), args[0].shape[2:]
+        size = None if (h, w) == tuple(own) else (h, w)
 
     head = model.get_classifier()  # type: ignore[operator]
     handles = [
         model.register_forward_pre_hook(enter),
-        head.register_forward_hook(lambda _m, _a, out: seen.append(Pass("forward", entered, len(out)))),
-        head.register_full_backward_hook(lambda _m, _i, g: seen.append(Pass("backward", entered, len(g[0])))),
+        head.register_forward_hook(lambda _m, _a, out: seen.append(Pass("forward", entered, len(out), size))),
+        head.register_full_backward_hook(lambda _m, _i, g: seen.append(Pass("backward", entered, len(g[0]), size))),
     ]
     try:
         yield seen
@@ -74,22 +79,23 @@ def count(passes: Sequence[Pass], batch: int) -> tuple[float, float]:
     return forward / batch, backward / batch
 
 
-def price(passes: Sequence[Pass], prices: Mapping[tuple[str, int], float]) -> float:
+def price(passes: Sequence[Pass], prices: Mapping[Key, float]) -> float:
     """Seconds that the passes take by themselves.
 
     Args:
         passes: what was counted.
-        prices: seconds of ("forward", n): a pass of n images, and ("gradient", n): that with its backward pass.
+        prices: seconds of ("forward", n): a pass of n images, and ("gradient", n): that with its backward pass; for
+            images of another size than the batch ("forward", n, H, W).
     """
     total = 0.0
-    for kind, entered, scored in passes:
-        one = prices["forward", entered]
-        one = one if kind == "forward" else prices["gradient", entered] - one
+    for kind, entered, scored, size in passes:
+        one = prices["forward", entered, *(size or ())]
+        one = one if kind == "forward" else prices["gradient", entered, *(size or ())] - one
         total += one * scored / entered
     return total
 
 
-def plain(model: nn.Module, x: Float[Tensor, "B C H W"], passes: Sequence[Pass] = ()) -> dict[tuple[str, int], Job]:
+def plain(model: nn.Module, x: Float[Tensor, "B C H W"], passes: Sequence[Pass] = ()) -> dict[Key, Job]:
     """The passes that `price` needs, in torch alone: for the whole batch, and for the batches that were counted."""
 
     def forward(batch: Tensor) -> None:
@@ -100,19 +106,20 @@ def plain(model: nn.Module, x: Float[Tensor, "B C H W"], passes: Sequence[Pass] 
         batch = batch.detach().requires_grad_()
         torch.autograd.grad(model(batch)[:, 0].sum(), batch)
 
-    both = {len(x)} | {p.entered for p in passes if p.kind == "backward"}
-    jobs: dict[tuple[str, int], Job] = {}
-    for n in sorted(both | {p.entered for p in passes}):
+    both = {(len(x), None)} | {(p.entered, p.size) for p in passes if p.kind == "backward"}
+    jobs: dict[Key, Job] = {}
+    for n, size in sorted(both | {(p.entered, p.size) for p in passes}, key=lambda key: (key[1] or (), key[0])):
         batch = x[torch.arange(n, device=x.device) % len(x)]
-        jobs["forward", n] = partial(forward, batch)
-        if n in both:
-            jobs["gradient", n] = partial(gradient, batch)
+        batch = F.interpolate(batch, size) if size else batch
+        jobs["forward", n, *(size or ())] = partial(forward, batch)
+        if (n, size) in both:
+            jobs["gradient", n, *(size or ())] = partial(gradient, batch)
     return jobs
 
 
 def measure(
-    job: Job, between: Mapping[tuple[str, int], Job], rounds: int, clock: Clock = timer
-) -> tuple[list[float], list[dict[tuple[str, int], float]]]:
+    job: Job, between: Mapping[Key, Job], rounds: int, clock: Clock = timer
+) -> tuple[list[float], list[dict[Key, float]]]:
     """Time a job, and before and after each of its calls the jobs `between`, so that noise of the machine hits both.
 
     Args:
@@ -125,7 +132,7 @@ def measure(
         The seconds of each call, and what the others took around it: the mean of before and after.
     """
 
-    def others() -> dict[tuple[str, int], float]:
+    def others() -> dict[Key, float]:
         return {k: median(seconds(j, clock) for _ in range(3 if rounds == 1 else 1)) for k, j in between.items()}
 
     times, around, before = [], [], others()
@@ -189,5 +196,8 @@ class Free(nn.Module):
         return self.fc
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
-        x = F.adaptive_avg_pool2d(x * self.gate, self.grid)  # B C h w
+        gate = (
+            self.gate if x.shape[1:] == self.gate.shape else F.adaptive_avg_pool2d(self.gate, (x.shape[2], x.shape[3]))
+        )
+        x = F.adaptive_avg_pool2d(x * gate, self.grid)  # B C h w
         return self.fc(self.act(self.conv(x)).mean(dim=(2, 3)))

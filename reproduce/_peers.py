@@ -19,11 +19,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods import METHODS
-from methods._layers import default_layer
+from methods._layers import default_layer, stages
 
 Job = Callable[[], Any]
 SAME = {"samples": 16, "steps": 16, "size": 48, "stride": 24, "chunk": 8}  # for both sides: fewer passes than defaults
 EARLY = {"score_cam", "ablation_cam"}  # a pass per channel: compared at the end of the first stage, which has few
+EARLIEST = {"ss_cam": {"samples": 4}, "is_cam": {"steps": 4}}  # many a channel: at the stem
 MODULES = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "saliency": "saliency", "torchcam": "torchcam"}
 
 
@@ -32,9 +33,12 @@ def same(name: str, model: nn.Module, x: Float[Tensor, "B C H W"]) -> dict[str, 
     params = METHODS[name].params
     keywords: dict[str, Any] = {k: v for k, v in SAME.items() if k in params}
     if "layer" in params:
-        stages = [f["module"] for f in getattr(model, "feature_info", []) if "module" in f]
-        first = next((s for s in stages if s.startswith("layer")), stages[0] if stages else None)
-        keywords["layer"] = first if name in EARLY and first else default_layer(model, tuple(x.shape[1:]))
+        ends = [f["module"] for f in getattr(model, "feature_info", []) if "module" in f]
+        stem = ends[0] if ends else None
+        first = next((s for s in ends if s.startswith("layer")), stem)
+        early = first if name in EARLY else stem if name in EARLIEST else None
+        keywords["layer"] = early or default_layer(model, tuple(x.shape[1:]))
+        keywords |= EARLIEST.get(name, {})
     return keywords
 
 
@@ -68,6 +72,19 @@ def _grad_cam(cls: str, model: nn.Module, x: Tensor, target: Tensor, layer: str 
     with getattr(pytorch_grad_cam, cls)(model, [model.get_submodule(layer)] if layer else [], **options) as cam:
         cam.batch_size = SAME["chunk"]
         cam(x, [ClassifierOutputTarget(int(t)) for t in target])
+
+
+def _grad_cam_over(cls: str, model: nn.Module, x: Tensor, target: Tensor, layer: str) -> None:
+    """A class of pytorch-grad-cam that wraps another, at the layers that ours takes."""
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    if cls == "FinerCAM":
+        pytorch_grad_cam.FinerCAM(model, [model.get_submodule(layer)])(x, target_idx=int(target[0]))
+    else:
+        finer = [model.get_submodule(name) for name in stages(model, layer, tuple(x.shape[1:]))]
+        layers = [m for m in finer if any(True for _ in m.children())] + [model.get_submodule(layer)]
+        pytorch_grad_cam.RefineCAM(model, layers)(x, [ClassifierOutputTarget(int(t)) for t in target])
 
 
 def _ablation(model: nn.Module, x: Tensor, target: Tensor, layer: str) -> None:
@@ -153,6 +170,17 @@ PEERS: dict[tuple[str, str], Callable[..., None]] = {
     ("score_cam", "grad-cam"): partial(_grad_cam, "ScoreCAM"),
     ("score_cam", "torchcam"): partial(_torchcam, "ScoreCAM", **_eight),
     ("ablation_cam", "grad-cam"): _ablation,
+    ("grad_cam_elementwise", "grad-cam"): partial(_grad_cam, "GradCAMElementWise"),
+    ("random_cam", "grad-cam"): partial(_grad_cam, "RandomCAM"),
+    ("fem", "grad-cam"): partial(_grad_cam, "FEM"),
+    ("kpca_cam", "grad-cam"): partial(_grad_cam, "KPCA_CAM"),
+    ("shapley_cam", "grad-cam"): partial(_grad_cam, "ShapleyCAM"),
+    ("finer_cam", "grad-cam"): partial(_grad_cam_over, "FinerCAM"),
+    ("finer_cam", "torchcam"): partial(_torchcam, "FinerCAM"),
+    ("refine_cam", "grad-cam"): partial(_grad_cam_over, "RefineCAM"),
+    ("smooth_grad_cam_plus_plus", "torchcam"): partial(_torchcam, "SmoothGradCAMpp", num_samples=SAME["samples"]),
+    ("ss_cam", "torchcam"): partial(_torchcam, "SSCAM", num_samples=EARLIEST["ss_cam"]["samples"], **_eight),
+    ("is_cam", "torchcam"): partial(_torchcam, "ISCAM", num_samples=EARLIEST["is_cam"]["steps"], **_eight),
 }
 
 

@@ -44,22 +44,38 @@ LIBRARIES = {"captum": "captum", "grad_cam": "grad-cam", "saliency": "saliency",
 IMPORTS = {"pytest": "pytest", **LIBRARIES, "pytorch_grad_cam": "grad-cam"}
 BY_HAND = {"literal": "the equations, in loops", "numpy": "the equations, in NumPy matrices"}
 FEW = {"samples": 4, "steps": 8, "size": 64, "stride": 32, "chunk": 8}  # on photographs
-TOO_LONG = ("ablation_cam", "score_cam", "guided_ig", "xrai")  # on photographs: a thousand passes, or loops in Python
-OTHER_NETWORK = {("cam", "torchcam")}  # its reference names the classifier of the small networks
+TOO_LONG = ("ablation_cam", "guided_ig", "is_cam", "score_cam", "ss_cam", "xrai")  # on photographs: passes, or loops
+OTHER_NETWORK = {  # their references name layers of the small networks
+    ("cam", "torchcam"),
+    ("fuse", "grad_cam"),
+    ("fuse", "torchcam"),
+    ("refine_cam", "grad_cam"),
+    ("refine_cam", "torchcam"),
+}
 # On photographs. A larger difference is judged again in float64, on one photograph: float32 moves points over the kinks
 # of the ReLUs, where the gradient jumps (integrated_gradients: 2e-3), and lets differences of blurs cancel.
 LARGEST, LOWEST = 1e-5, 0.999
 QUICK_METHODS = ("gradient", "grad_cam", "cam", "guided_backprop", "attention_rollout")
 REMARKS = {  # where a difference is not rounding alone: the reasons stand beside the tolerances in tests/reference
     ("ablation_cam", "grad_cam"): "its scores are float32",
+    ("aug_smooth", "grad_cam"): "its mean is in float32",
     ("blur_ig", "saliency"): "in float32 its derivative, a difference of two blurs over 0.01, cancels",
     ("eigen_cam", "grad_cam"): "its map is float32; compared with center=True",
     ("eigen_cam", "literal"): "power iteration, not run to the end",
     ("eigen_grad_cam", "grad_cam"): "its map is float32; compared with center=True",
     ("eigen_grad_cam", "literal"): "power iteration, not run to the end",
+    ("finer_cam", "grad_cam"): "its 1e-9 beside a sum",
+    ("fuse", "grad_cam"): "its maps are float32",
     ("grad_cam_plus_plus", "grad_cam"): "its 1e-6 in the denominator",
     ("gradient", "literal"): "central differences",
+    ("is_cam", "torchcam"): "its 1e-8 in the denominator",
+    ("kpca_cam", "grad_cam"): "its map is float32",
+    ("opti_cam", "literal"): "Adam's steps, from gradients in another order of sums",
+    ("refine_cam", "grad_cam"): "it resizes in float32",
+    ("refine_cam", "torchcam"): "its 1e-8 in the denominator",
     ("score_cam", "torchcam"): "its 1e-8 in the denominator",
+    ("shapley_cam", "literal"): "a difference quotient",
+    ("ss_cam", "torchcam"): "its 1e-8 in the denominator",
     ("xgrad_cam", "grad_cam"): "its 1e-7 in the denominator",
     ("xgrad_cam", "torchcam"): "its 1e-8 in the denominator",
 }

@@ -23,6 +23,7 @@ import _run  # puts the repository on the path
 import argparse
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,21 @@ from torch.utils.benchmark import timer
 import _plot
 import images
 import models
-from _clock import LONG, Clock, Free, Pass, count, counting, measure, peak_memory, plain, price, rounds_for, seconds
+from _clock import (
+    LONG,
+    Clock,
+    Free,
+    Key,
+    Pass,
+    count,
+    counting,
+    measure,
+    peak_memory,
+    plain,
+    price,
+    rounds_for,
+    seconds,
+)
 from _peers import MODULES, PEERS, Job, job_of, quiet, same, version
 from methods import METHODS
 from methods._layers import probe, stages
@@ -53,11 +68,25 @@ CELLS = (("float32", 1), ("float32", 8), ("bfloat16", 1), ("bfloat16", 8))
 QUICK_METHODS = ("gradient", "grad_cam", "integrated_gradients", "ablation_cam", "attention_rollout")
 LIMIT = 320.0  # seconds of one call on the CPU; an eighth of it in all cells but the first
 MANY, MOST = 10, 1.1  # overhead is judged above so many passes
+OTHER_SETTINGS = (  # what the table leaves open: earlier layers, and methods of thousands of passes with fewer of them
+    ("ablation_cam", {"layer": "layer3"}),
+    ("fd_cam", {"layer": "layer3"}),
+    ("recipro_cam", {"layer": "layer3"}),
+    ("lift_cam", {"layer": "layer3"}),
+    ("score_cam", {"layer": "layer1"}),
+    ("ss_cam", {"layer": "layer1", "samples": 2}),
+    ("is_cam", {"layer": "layer1", "steps": 2}),
+    ("poly_cam", {"layer": "layer1", "layers": (), "variant": "+"}),
+)
 WHY = {  # what a method does beside the passes, where that shows
     "blur_ig": "it blurs the image twice a step",
+    "cameras": "it resizes activations and gradients to the image",
     "guided_ig": "at every step it selects among all pixels and channels, in float64",
     "occlusion": "it writes a masked image a pass",
+    "is_cam": "it resizes and rescales a mask a pass",
+    "poly_cam": "it resizes a mask a pass",
     "score_cam": "it resizes and rescales a mask a pass",
+    "ss_cam": "it draws noise for every pixel a pass",
     "xrai": "it segments the image and grows regions on the CPU",
 }
 
@@ -93,19 +122,23 @@ def rehearse(
     free = Free((room["C"], room["H"], room["W"]), grid, classes).eval().to(x)
     g = partial(f, **({"layer": "act"} if "layer" in f.keywords else {}))
     target = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    with counting(free) as passes:
+    with counting(free, x.shape[2:]) as passes:
         took = seconds(lambda: g(free, x, target))
     return passes, took
 
 
-def expect(passes: Sequence[Pass], own: float, prices: Mapping[tuple[str, int], float], batch: int) -> float:
+def expect(
+    passes: Sequence[Pass], own: float, prices: Mapping[Key, float], batch: int, own_size: Sequence[int]
+) -> float:
     """Seconds to expect of a batch, from the passes and own arithmetic of one image and the prices of a batch.
 
-    Passes behind an edited layer are taken to be free: of ablation_cam at the last layer they are.
+    Passes behind an edited layer are taken to be free: of ablation_cam at the last layer they are. Those of images of
+    another size than the batch's, `own_size`, cost as much more as they have more pixels.
     """
     forward, both = (prices[kind, batch] / batch for kind in ("forward", "gradient"))
     each = {"forward": forward, "backward": both - forward}
-    return batch * (own + sum(each[p.kind] * min(p.entered, p.scored) for p in passes))
+    more = [math.prod(p.size) / math.prod(own_size) if p.size else 1.0 for p in passes]
+    return batch * (own + sum(m * each[p.kind] * min(p.entered, p.scored) for m, p in zip(more, passes, strict=True)))
 
 
 def time_method(
@@ -146,7 +179,7 @@ def time_method(
         if passes:
             f(model, x, target)
             return
-        with counting(model) as seen, peak_memory(x.device) as held:
+        with counting(model, x.shape[2:]) as seen, peak_memory(x.device) as held:
             f(model, x, target)
         passes.extend(seen)
         memory.extend(held)
@@ -213,7 +246,7 @@ def compare(
     counted: dict[str, list[float]] = {}
     longest = 0.0
     for who, job in jobs.items():  # warms up as well
-        with counting(model) as passes, quiet():
+        with counting(model, x.shape[2:]) as passes, quiet():
             longest = max(longest, seconds(job, clock))
         counted[who] = list(count(passes, len(x)))
     times: dict[str, list[float]] = {who: [] for who in jobs}
@@ -303,30 +336,42 @@ def ordered(cells: Sequence[Cell]) -> list[str]:
     return sorted(cost, key=lambda name: cost[name])
 
 
-def tables(cells: Sequence[Cell], peers: Sequence[Cell], missing: Sequence[str], head: str) -> str:
-    """The Markdown page: a table for each number type and batch, and the one of the other libraries."""
+def rows(cells: Sequence[Cell]) -> list[str]:
+    """Lines of a table, one for each cell."""
+    lines = [
+        "| method | passes | seconds (IQR) | x gradient | F | overhead | MiB | remark |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for c in cells:
+        settings = "".join(f", {k}={v}" for k, v in c.get("keywords", {}).items())
+        if c["status"] == "measured":
+            iqr = "1 call" if c["iqr"] is None else _seconds(c["iqr"])
+            row = [_passes(c["passes"]), f"{_seconds(c['seconds'])} ({iqr})", f"{c['in_gradients']:.2f}"]
+            row += [f"{c['in_forwards']:.1f}", f"{c['overhead']:.2f}", _mib(c["mib"]), c["remark"]]
+        else:
+            row = [f"{_passes(c['promised'])} promised", "", "", "", "", "", c["remark"]]
+        lines.append(f"| `{c['method']}`{settings} | {' | '.join(row)} |".replace("|  ", "| "))
+    return lines
+
+
+def tables(
+    cells: Sequence[Cell], others: Sequence[Cell], peers: Sequence[Cell], missing: Sequence[str], head: str
+) -> str:
+    """The Markdown page: a table for each number type and batch, those of other settings and of other libraries."""
     lines = ["# Time of every method", "", head]
+    order = {name: i for i, name in enumerate(ordered(cells))}
     for dtype, batch in dict.fromkeys((c["dtype"], c["batch"]) for c in cells):
-        mine = {c["method"]: c for c in cells if (c["dtype"], c["batch"]) == (dtype, batch)}
+        mine = [c for c in cells if (c["dtype"], c["batch"]) == (dtype, batch)]
         lines += ["", f"## {dtype}, batch {batch}", ""]
-        for network in dict.fromkeys(c["model"] for c in mine.values()):
-            base = next((c for c in mine.values() if c["model"] == network and c["status"] == "measured"), None)
+        for network in dict.fromkeys(c["model"] for c in mine):
+            base = next((c for c in mine if c["model"] == network and c["status"] == "measured"), None)
             if base:
                 pair = f"F = {1000 * base['forward']:.3g} ms, a gradient {1000 * base['gradient']:.3g} ms"
                 lines += [f"{network}: {pair} for the batch.", ""]
-        lines += [
-            "| method | passes | seconds (IQR) | x gradient | F | overhead | MiB | remark |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-        ]
-        for name in (n for n in ordered(cells) if n in mine):
-            c = mine[name]
-            if c["status"] == "measured":
-                iqr = "1 call" if c["iqr"] is None else _seconds(c["iqr"])
-                row = [_passes(c["passes"]), f"{_seconds(c['seconds'])} ({iqr})", f"{c['in_gradients']:.2f}"]
-                row += [f"{c['in_forwards']:.1f}", f"{c['overhead']:.2f}", _mib(c["mib"]), c["remark"]]
-            else:
-                row = [f"{_passes(c['promised'])} promised", "", "", "", "", "", c["remark"]]
-            lines.append(f"| `{name}` | {' | '.join(row)} |".replace("|  ", "| "))
+        lines += rows(sorted((c for c in mine if c["method"] in order), key=lambda c: order[c["method"]]))
+    if others:
+        lines += ["", "## Other layers and settings", "", f"{others[0]['model']}, float32, one image.", ""]
+        lines += rows(others)
     if peers or missing:
         lines += [
             "",
@@ -488,7 +533,7 @@ def cells_of(run: _run.Run, s: Subject, settings: Sequence[tuple[str, int]], lim
         prices = prices_now(net, x)
         for name, f in bound.items():
             run.bar.set_postfix_str(f"{name}, {dtype}, batch {batch}")
-            expected = expect(first[name][0], first[name][1], prices, batch)
+            expected = expect(first[name][0], first[name][1], prices, batch, x.shape[2:])
             cell: Cell = {"method": name, "model": s.loaded.tag, "dtype": dtype, "batch": batch}
             cell |= {"promised": list(promised[name]), "expected": expected}
             allowed = limit if i == 0 else limit / 8
@@ -518,7 +563,29 @@ def cells_of(run: _run.Run, s: Subject, settings: Sequence[tuple[str, int]], lim
     return cells
 
 
-def prices_now(model: nn.Module, x: Float[Tensor, "B C H W"]) -> dict[tuple[str, int], float]:
+def other_settings(run: _run.Run, s: Subject) -> list[Cell]:
+    """Cells of OTHER_SETTINGS, float32, one image, for a network that has their layers."""
+    model, x = s.loaded.model, s.x[:1]
+    with torch.no_grad():
+        target = model(x).argmax(dim=1)
+    prices, there = prices_now(model, x), {name for name, _ in model.named_modules()}
+    cells: list[Cell] = []
+    for name, settings in OTHER_SETTINGS:
+        if name in s.methods and settings["layer"] in there:
+            run.bar.set_postfix_str(f"{name}, {settings}")
+            f = _run.bind(run, name, model, x, **settings)
+            assert isinstance(f, partial)
+            room = sizes(model, x, settings["layer"])
+            promised = METHODS[name].cost(**(room | f.keywords))
+            passes, own = rehearse(f, x, room, len(s.loaded.classes))
+            expected = expect(passes, own, prices, 1, x.shape[2:])
+            cell = time_method(f, model, x, target, expected=expected, promised=promised, rehearsed=(passes, own))
+            where = {"method": name, "model": s.loaded.tag, "dtype": "float32", "batch": 1, "keywords": settings}
+            cells.append(where | cell | {"status": "measured", "remark": remark(name, cell)})
+    return cells
+
+
+def prices_now(model: nn.Module, x: Float[Tensor, "B C H W"]) -> dict[Key, float]:
     """Seconds of a forward pass and of a gradient of the batch, after a call of each to warm up."""
     jobs = plain(model, x)
     for job in jobs.values():
@@ -556,7 +623,7 @@ def planned(run: _run.Run, found: Sequence[Subject], name: str) -> list[Cell]:
                 room = sizes(s.loaded.model, x, f.keywords.get("layer"))
                 forward, backward = METHODS[name].cost(**(room | f.keywords))
                 passes = [Pass("forward", 1, 1)] * forward + [Pass("backward", 1, 1)] * backward
-                expected = expect(passes, 0.0, prices, len(x))
+                expected = expect(passes, 0.0, prices, len(x), x.shape[2:])
                 cells.append({"method": name, "dtype": "float32", "batch": len(x), "status": "", "expected": expected})
     return cells
 
@@ -595,6 +662,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cells = [cell for s in found for cell in cells_of(run, s, settings, limit)]
     peers: list[Cell] = []
     main_one = found[0]
+    others = [] if args.quick or args.methods else other_settings(run, main_one)
     with torch.no_grad():
         target = main_one.loaded.model(main_one.x[:1]).argmax(dim=1)
     for name in compared:
@@ -633,14 +701,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "threads": torch.get_num_threads(),
         "limit": limit if limit < float("inf") else None,
         "cells": cells,
+        "other_settings": others,
         "peers": peers,
         "not_installed": missing,
         "largest_overhead": max((c["overhead"] for c in many), default=None),
     }
     if run.refused:
         head += " " + " ".join(f"{k}: {v}." for k, v in run.refused.items())
-    _run.save(run, figure(cells, peers, caption), caption, markdown=tables(cells, peers, missing, head))
-    if bad := wrong(cells):
+    _run.save(run, figure(cells, peers, caption), caption, markdown=tables(cells, others, peers, missing, head))
+    if bad := wrong([*cells, *others]):
         sys.exit(f"{run.script}: not as promised:\n" + "\n".join(bad))
 
 

@@ -71,19 +71,19 @@ def test_the_reader_sees_the_libraries_on_photographs():
 
 def test_passes_are_counted_with_their_batches():
     model, x = net("relu"), images(2)
-    with timing.counting(model) as passes:
+    with timing.counting(model, x.shape[2:]) as passes:
         model(x)
         model(x.requires_grad_())[:, 0].sum().backward()
-    assert passes == [("forward", 2, 2), ("forward", 2, 2), ("backward", 2, 2)]
+    assert [p[:3] for p in passes] == [("forward", 2, 2), ("forward", 2, 2), ("backward", 2, 2)]
     assert timing.count(passes, 2) == (2, 1)
     assert not model._forward_pre_hooks
 
 
 def test_passes_behind_an_edited_layer_are_told_apart():
     m, model, x = METHODS["ablation_cam"], net("relu"), images(1)
-    with timing.counting(model) as passes:
+    with timing.counting(model, x.shape[2:]) as passes:
         m.fn(model, x, CLASSES[:1], layer="layer4")
-    assert passes == [("forward", 1, 1), ("forward", 1, 16)]
+    assert passes == [("forward", 1, 1, None), ("forward", 1, 16, None)]
     assert timing.count(passes, 1) == m.cost(K=16) == (17, 0)
 
 
@@ -92,7 +92,23 @@ def test_the_price_of_passes():
     passes = [("forward", 1, 1), ("forward", 8, 8), ("backward", 8, 8), ("forward", 1, 16)]
     passes = [timing.Pass(*p) for p in passes]
     assert timing.price(passes, prices) == 2 + 8 + 16 + 16 * 2
-    assert timing.expect(passes[:3], 0.5, {("forward", 4): 4.0, ("gradient", 4): 12.0}, 4) == 4 * (0.5 + 9 + 8 * 2)
+    assert timing.expect(passes[:3], 0.5, {("forward", 4): 4.0, ("gradient", 4): 12.0}, 4, (8, 8)) == 4 * (
+        0.5 + 9 + 8 * 2
+    )
+
+
+def test_passes_of_larger_images_are_priced_as_what_they_are():
+    m, model, x = METHODS["cameras"], net("relu"), images(2, h=32, w=48)
+    keywords = {"layer": "layer4", "steps": 2, "stride": 32}
+    with timing.counting(model, x.shape[2:]) as passes:
+        m.fn(model, x, CLASSES[:2], **keywords)
+    assert [p.size for p in passes] == [None, None, (64, 96), (64, 96)]
+    assert timing.count(passes, 2) == m.cost(**keywords) == (2, 2)
+    jobs = timing.plain(model, x, passes)
+    assert set(jobs) == {(kind, 2, *size) for kind in ("forward", "gradient") for size in ((), (64, 96))}
+    prices = {("forward", 2): 1.0, ("gradient", 2): 3.0, ("forward", 2, 64, 96): 5.0, ("gradient", 2, 64, 96): 14.0}
+    assert timing.price(passes, prices) == 3 + 14
+    assert timing.expect(passes, 0, prices, 2, x.shape[2:]) == pytest.approx(2 * (3 + 4 * 3))  # by the pixels
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
@@ -139,10 +155,10 @@ def test_rehearsal_runs_the_same_passes():
     """On the network that costs nothing: the batches of every method are those on a real one."""
     model, x = net("relu"), images(1)
     room = timing.sizes(model, x, "layer4")
-    for name in ("integrated_gradients", "score_cam", "ablation_cam", "occlusion", "guided_backprop", "cam"):
+    for name in ("integrated_gradients", "score_cam", "ablation_cam", "occlusion", "guided_backprop", "cam", "cameras"):
         f = partial(METHODS[name].fn, **bound(METHODS[name], model).keywords)
         passes, own = timing.rehearse(f, x, room, 10)
-        with timing.counting(model) as real:
+        with timing.counting(model, x.shape[2:]) as real:
             f(model, x, CLASSES[:1])
         assert passes == real
         assert own > 0
@@ -154,7 +170,7 @@ def test_rehearsal_runs_the_same_passes():
 def test_a_cell_beyond_the_limit_is_not_run():
     cell = {"method": "score_cam", "model": "net", "dtype": "float32", "batch": 1, "promised": [2049, 0]}
     cell |= {"status": "not run", "remark": "not run: about 110 s expected, limit 10 s", "expected": 110.0}
-    page = timing.tables([cell], [], ["saliency"], "")
+    page = timing.tables([cell], [], [], ["saliency"], "")
     assert "| `score_cam` | 2,049 + 0 promised | | | | | | not run: about 110 s expected, limit 10 s |" in page
     assert "Not installed: saliency." in page
     assert not timing.wrong([cell])
@@ -170,6 +186,22 @@ def test_a_plan_takes_the_fastest_cell_and_says_what_it_rests_on():
         ("a", 1.0, "measured, bfloat16, batch 8"),
     ]
     assert "11.000 h  in all" in timing.plan_text(timing.plan(cells, 3600), 3600)
+
+
+def test_a_row_names_the_settings_that_are_not_the_default():
+    cell = {"method": "fd_cam", "model": "net", "dtype": "float32", "batch": 1, "keywords": {"layer": "layer3"}}
+    cell |= {"status": "not run", "promised": [2049, 1], "remark": "why"}
+    assert timing.rows([cell])[-1] == "| `fd_cam`, layer=layer3 | 2,049 + 1 promised | | | | | | why |"
+    page = timing.tables([], [cell], [], [], "")
+    assert "## Other layers and settings" in page
+
+
+def test_the_reader_sees_what_the_table_leaves_open():
+    others = {c["method"]: c for c in numbers("timing_cpu")["other_settings"]}
+    assert list(others) == [name for name, _ in timing.OTHER_SETTINGS]
+    for c in others.values():
+        assert list(c["passes"]) == list(c["promised"])
+        assert c["overhead"] <= timing.MOST or c["remark"], c["method"]
 
 
 # ---- comparisons
