@@ -68,6 +68,7 @@ CELLS = (("float32", 1), ("float32", 8), ("bfloat16", 1), ("bfloat16", 8))
 QUICK_METHODS = ("gradient", "grad_cam", "integrated_gradients", "ablation_cam", "attention_rollout")
 LIMIT = 320.0  # seconds of one call on the CPU; an eighth of it in all cells but the first
 MANY, MOST = 10, 1.1  # overhead is judged above so many passes
+REHEARSED = 10_000  # passes at most: a method of more is not run for its own arithmetic, which takes minutes itself
 OTHER_SETTINGS = (  # what the table leaves open: earlier layers, and methods of thousands of passes with fewer of them
     ("ablation_cam", {"layer": "layer3"}),
     ("fd_cam", {"layer": "layer3"}),
@@ -521,7 +522,7 @@ def cells_of(run: _run.Run, s: Subject, settings: Sequence[tuple[str, int]], lim
         rooms[name] = sizes(model, s.x, f.keywords.get("layer"))
         forward, backward = promised[name] = METHODS[name].cost(**(rooms[name] | f.keywords))
         first[name] = [Pass("forward", 1, 1)] * forward + [Pass("backward", 1, 1)] * backward, 0.0
-        if s.kind == "cnn":
+        if s.kind == "cnn" and forward + backward <= REHEARSED:
             run.bar.set_postfix_str(f"rehearsing {name}")
             first[name] = rehearse(f, s.x[:1], rooms[name], classes)
     with torch.no_grad():
@@ -542,7 +543,7 @@ def cells_of(run: _run.Run, s: Subject, settings: Sequence[tuple[str, int]], lim
                 cell |= {"status": "not run", "remark": about}
             else:
                 try:
-                    again = s.kind == "cnn" and sum(promised[name]) > MANY
+                    again = s.kind == "cnn" and MANY < sum(promised[name]) <= REHEARSED
                     rehearsed = rehearse(f, x, rooms[name], classes) if again else None
                     cell |= time_method(
                         f, net, x, t, expected=expected, promised=promised[name], rehearsed=rehearsed,
