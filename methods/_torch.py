@@ -170,8 +170,10 @@ def activation(
     return logits, kept[0]
 
 
-def _last(model: nn.Module) -> nn.Module:
-    return model.get_classifier() if hasattr(model, "get_classifier") else [*model.modules()][-1]  # type: ignore[operator]
+def _last(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The last linear layer, or where two give the logits together (DeiT) both."""
+    last = model.get_classifier() if hasattr(model, "get_classifier") else [*model.modules()][-1]  # type: ignore[operator]
+    return last if isinstance(last, tuple) else (last,)
 
 
 def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h w"]) -> Float[Tensor, "N K"]:
@@ -180,8 +182,8 @@ def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h
     Raises:
         ValueError: the logits are not that: another layer is needed, or the model has another kind of head.
     """
-    linear = _last(model)
-    if isinstance(linear, nn.Linear) and linear.in_features == A.shape[1]:
+    linear, *more = _last(model)
+    if not more and isinstance(linear, nn.Linear) and linear.in_features == A.shape[1]:
         again = F.linear(A.mean(dim=(2, 3)), linear.weight, linear.bias)
         near = 1e-3 if A.dtype in (torch.float32, torch.float64) else 0.1
         if again.shape == logits.shape and (again - logits).abs().max() <= near * logits.abs().max():
@@ -301,7 +303,7 @@ def edited_scores(
     """
     numbers = torch.arange(n, device=x.device)
     owners, passes, y = _outwards(layer), Replay(), at_least_float32(x.new_zeros(n, len(x)))
-    behind = {model.get_submodule(layer), _last(model)}  # hooks there run in every pass; a caller's others are to do so
+    behind = {model.get_submodule(layer), *_last(model)}  # hooks there run in every pass; a caller's others are to do so
     passes.enabled = not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules() if m not in behind)
     with torch.set_grad_enabled(x.requires_grad):
         for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:
