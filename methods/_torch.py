@@ -303,7 +303,10 @@ def edited_scores(
     """
     numbers = torch.arange(n, device=x.device)
     owners, passes, y = _outwards(layer), Replay(), at_least_float32(x.new_zeros(n, len(x)))
-    behind = {model.get_submodule(layer), *_last(model)}  # hooks there run in every pass; a caller's others are to do so
+    behind = {
+        model.get_submodule(layer),
+        *_last(model),
+    }  # hooks there run in every pass; a caller's others are to do so
     passes.enabled = not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules() if m not in behind)
     with torch.set_grad_enabled(x.requires_grad):
         for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:
