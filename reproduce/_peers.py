@@ -24,7 +24,13 @@ from methods._layers import default_layer, stages
 Job = Callable[[], Any]
 SAME = {"samples": 16, "steps": 16, "size": 48, "stride": 24, "chunk": 8}  # for both sides: fewer passes than defaults
 EARLY = {"score_cam", "ablation_cam"}  # a pass per channel: compared at the end of the first stage, which has few
-EARLIEST = {"ss_cam": {"samples": 4}, "is_cam": {"steps": 4}}  # many a channel: at the stem
+EARLIEST = {"ss_cam", "is_cam", "poly_cam"}  # many a channel: at the stem
+OWN: dict[str, dict[str, Any]] = {  # in place of SAME
+    "cameras": {"steps": 3},
+    "is_cam": {"steps": 4},
+    "poly_cam": {"layers": ()},
+    "ss_cam": {"samples": 4},
+}
 MODULES = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "saliency": "saliency", "torchcam": "torchcam"}
 
 
@@ -38,8 +44,7 @@ def same(name: str, model: nn.Module, x: Float[Tensor, "B C H W"]) -> dict[str, 
         first = next((s for s in ends if s.startswith("layer")), stem)
         early = first if name in EARLY else stem if name in EARLIEST else None
         keywords["layer"] = early or default_layer(model, tuple(x.shape[1:]))
-        keywords |= EARLIEST.get(name, {})
-    return keywords
+    return keywords | OWN.get(name, {})
 
 
 def _captum(cls: str, model: nn.Module, x: Tensor, target: Tensor, layer: str = "", **options: Any) -> None:  # noqa: ANN401
@@ -179,8 +184,8 @@ PEERS: dict[tuple[str, str], Callable[..., None]] = {
     ("finer_cam", "torchcam"): partial(_torchcam, "FinerCAM"),
     ("refine_cam", "grad-cam"): partial(_grad_cam_over, "RefineCAM"),
     ("smooth_grad_cam_plus_plus", "torchcam"): partial(_torchcam, "SmoothGradCAMpp", num_samples=SAME["samples"]),
-    ("ss_cam", "torchcam"): partial(_torchcam, "SSCAM", num_samples=EARLIEST["ss_cam"]["samples"], **_eight),
-    ("is_cam", "torchcam"): partial(_torchcam, "ISCAM", num_samples=EARLIEST["is_cam"]["steps"], **_eight),
+    ("ss_cam", "torchcam"): partial(_torchcam, "SSCAM", num_samples=OWN["ss_cam"]["samples"], **_eight),
+    ("is_cam", "torchcam"): partial(_torchcam, "ISCAM", num_samples=OWN["is_cam"]["steps"], **_eight),
 }
 
 
