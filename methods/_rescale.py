@@ -44,9 +44,8 @@ def _max_pool(call: Call, own: Grads, R: Tensor) -> Grads:
     (z, z0), (y, y0) = call.value(0).chunk(2), call.again().chunk(2)
     _, winner = F.max_pool2d_with_indices(call.args[0], *call.args[1:], **call.kwargs | {"return_indices": True})
     R, top = R.chunk(2)[0], torch.maximum(y, y0)
-    parts = torch.cat([R * (top - y0), R * (y - top)]).flatten(
-        2
-    )  # what the input won, what the reference no longer wins
+    # what the input won, what the reference no longer wins
+    parts = torch.cat([R * (top - y0), R * (y - top)]).flatten(2)
     at = torch.zeros_like(call.args[0]).flatten(2).scatter_add(2, winner.flatten(2), parts)
     above, below = at.view_as(call.args[0]).chunk(2)
     assert own[0] is not None
