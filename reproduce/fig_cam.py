@@ -45,7 +45,11 @@ GROUPS = {
     "From several layers, or several sizes of the image": ["cameras", "fuse", "poly_cam", "refine_cam"],
     "From the features alone, whatever the class": ["eigen_cam", "fem", "random_cam", "kpca_cam"],
 }
-FEWER: dict[str, dict[str, Any]] = {"ss_cam": {"samples": 3}, "is_cam": {"steps": 3}}  # of a thousand passes each
+FEWER: dict[str, dict[str, Any]] = {  # of a thousand passes each
+    "ss_cam": {"samples": 1},
+    "is_cam": {"steps": 2},
+    "poly_cam": {"variant": "+"},
+}
 NOT_QUICK = {"score_cam", "ss_cam", "is_cam", "poly_cam", "opti_cam"}  # a thousand passes of the whole network
 
 
@@ -70,13 +74,13 @@ def main() -> None:
                 title=title,
             )
         )
-    fewer = " and ".join(
-        f"{METHODS[m].title} with {v} {k}" for m, p in FEWER.items() if m not in skip for k, v in p.items()
+    fewer = ", ".join(
+        f"{METHODS[m].title} ({k} = {v})" for m, p in FEWER.items() if m not in skip for k, v in p.items()
     )
     caption = (
         f"{loaded.note}. Below each photograph: its top class and probability; the composite is explained for the top "
         f"class of each of its two photographs, named at the left. {_plot.SCALE} Default layer and keywords"
-        f"{f', but {fewer}' if fewer else ''}; maps on the layer's grid are resized bilinearly over the photograph."
+        f"{f', but for {fewer}' if fewer else ''}; maps on the layer's grid are resized bilinearly over the photograph."
         + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)
