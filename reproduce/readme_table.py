@@ -51,7 +51,8 @@ def paper(entry: dict[str, str]) -> str:
 
 def row(m: Method, entry: dict[str, str]) -> str:
     """One method as a table row."""
-    forward, backward = (p.replace(" * (attribution is None)", "").replace("*", "·") for p in m.passes)
+    spelled = (re.sub(r"(\w+)\.__len__\(\)", r"len(\1)", p) for p in m.passes)
+    forward, backward = (p.replace(" * (attribution is None)", "").replace("*", "·") for p in spelled)
     needs = {"": "", "relu": ", ReLU", "linear head": ", pooled linear head"}[m.needs]
     sign = "±" if m.signed else "≥ 0"
     return " | ".join(

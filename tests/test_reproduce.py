@@ -322,7 +322,7 @@ def test_committed_output_has_its_sidecar(sidecar):
     for name, sha256 in facts["outputs"].items():
         file = sidecar.parent / name
         assert sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-        assert file.stat().st_size < 1.6e6
+        assert file.stat().st_size < 2e6  # fig_cam shows a family of 36, each for two classes
     assert facts["quick"] is False
     assert facts["numbers"]
     assert not facts["commit"].endswith("-dirty")
