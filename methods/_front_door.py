@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -58,6 +58,8 @@ def attribute(
         goal = _check_target(m, model, x, target)
         if "layer" in m.params:
             params["layer"] = _check_layer(model, x, layer)
+        if params.get("layers") is not None:
+            params["layers"] = _check_layers(model, params["layers"])
         a = m.fn(model, x, goal, **params)
         return upsample(a, x) if resize else a
 
@@ -165,15 +167,24 @@ def _check_target(m: Method, model: nn.Module, x: Tensor, target: Any) -> Target
 
 
 def _check_layer(model: nn.Module, x: Tensor, layer: Any) -> str:
-    if layer is None:
-        return _layers.default_layer(model, x.shape[1:])
+    return _layers.default_layer(model, x.shape[1:]) if layer is None else _name_of(model, layer, "layer", " or None")
+
+
+def _check_layers(model: nn.Module, layers: Any) -> list[str]:
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        raise TypeError(f"layers: must be a list of dotted names or modules, or None, got {type(layers).__name__}")
+    return [_name_of(model, layer, "layers") for layer in layers]
+
+
+def _name_of(model: nn.Module, layer: Any, argument: str, more: str = "") -> str:
     names = {module: name for name, module in model.named_modules() if name}
     if isinstance(layer, nn.Module):
         if layer not in names:
-            raise ValueError(f"layer: this {type(layer).__name__} is not a module of the model")
+            raise ValueError(f"{argument}: this {type(layer).__name__} is not a module of the model")
         return names[layer]
     if not isinstance(layer, str):
-        raise TypeError(f"layer: must be a dotted name, a module of the model or None, got {type(layer).__name__}")
+        kinds = f"a dotted name, a module of the model{more}"
+        raise TypeError(f"{argument}: must be {kinds}, got {type(layer).__name__}")
     if layer not in names.values():
-        raise ValueError(f"layer: the model has no {layer!r}{closest(layer, names.values())}")
+        raise ValueError(f"{argument}: the model has no {layer!r}{closest(layer, names.values())}")
     return layer

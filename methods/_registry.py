@@ -27,7 +27,7 @@ class Method:
     signed: bool  # False: never negative; drives the colour map, tested
     verified: tuple[str, ...]  # independent implementations that tests/reference compares with
     differentiable: bool = True  # False where the maths is not: the file says why
-    needs: Literal["", "relu", "linear head"] = ""  # what a model must have; without it the method raises
+    needs: Literal["", "relu", "linear head", "rule"] = ""  # what a model must have; without it the method raises
     architectures: tuple[Architecture, ...] = ("cnn", "vit", "swin")  # see _layers.Probe
     satisfies: tuple[str, ...] = ()  # axioms that tests check, e.g. "completeness"
     fails: Mapping[str, str] = field(default_factory=dict)  # sanity check -> known reason; strict xfail

@@ -194,10 +194,22 @@ def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h
     )
 
 
-def _cut_off(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str) -> bool:
-    """Whether no position of the layer can change a score, whatever the weights."""
+def reached(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str, g: Tensor | None) -> Tensor:
+    """g, the gradient at `layer`, which may be zero where the score happens to be flat.
+
+    Raises:
+        ValueError: the layer is not on the way to the score, or no position of its grid can change a score, whatever
+            the weights (the patch tokens behind the last attention of a class-token model).
+    """
+    if g is not None and g.any():
+        return g
     found = _layers.probe(model, x.shape[1:])
-    return found.architecture != "cnn" and layer not in found.candidates
+    if g is None or (found.architecture != "cnn" and layer not in found.candidates):
+        raise ValueError(
+            f"layer: no position of {layer!r} can change the score (its gradient is exactly zero); "
+            f"choose an earlier one, such as {_layers.default_layer(model, x.shape[1:])!r}"
+        )
+    return g
 
 
 @torch.enable_grad()
@@ -207,17 +219,12 @@ def activation_and_gradient(
     """y, A^k and dy / dA^k_ij: the score, the output of `layer`, and the gradient of the score there.
 
     Raises:
-        ValueError: the layer is not on the way to the score, or no position of its grid can change the score (the
-            patch tokens behind the last attention of a class-token model).
+        ValueError: as `reached`.
     """
     logits, A = activation(model, x, layer)  # B N, B K h w
     y = score(logits, target)  # B
     (dy_dA,) = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)  # B K h w
-    if dy_dA is None or (not dy_dA.any() and _cut_off(model, x, layer)):
-        raise ValueError(
-            f"layer: no position of {layer!r} can change the score (its gradient is exactly zero); "
-            f"choose an earlier one, such as {_layers.default_layer(model, x.shape[1:])!r}"
-        )
+    dy_dA = reached(model, x, layer, dy_dA)
     if not x.requires_grad:
         y, A = y.detach(), A.detach()
     return at_least_float32(y), at_least_float32(A), at_least_float32(dy_dA)
@@ -412,7 +419,7 @@ def edited_gradients(
     `edited_scores`. Where x is in no graph, none is recorded before the last layer.
 
     Raises:
-        ValueError: as `activation_and_gradient`.
+        ValueError: as `reached`.
     """
     B, graph, n = x.shape[0], x.requires_grad, math.prod(n for _, _, n in edits)
     kept: list[Tensor] = []
@@ -455,10 +462,6 @@ def edited_gradients(
         y = run(x.repeat(n, 1, 1, 1))
     (A, V), layer = kept, edits[-1][0]
     dy_dV = torch.autograd.grad(y.sum(), V, create_graph=graph, allow_unused=True)[0] if y.requires_grad else None
-    if dy_dV is None or (not dy_dV.any() and _cut_off(model, x, layer)):
-        raise ValueError(
-            f"layer: no position of {layer!r} can change the score (its gradient is exactly zero); "
-            f"choose an earlier one, such as {_layers.default_layer(model, x.shape[1:])!r}"
-        )
+    dy_dV = reached(model, x, layer, dy_dV)
     V = V if graph else V.detach()
     return A, V.unflatten(0, (-1, len(A))), dy_dV.unflatten(0, (-1, len(A)))

@@ -51,7 +51,7 @@ def coefficients(
     family="cam",
     passes=("2", "2"),
     signed=False,
-    needs="linear head",
+    needs="rule",
     architectures=("cnn", "swin"),
     verified=("literal", "captum"),
     satisfies=("completeness",),

@@ -64,10 +64,6 @@ def poly_cam(
         raise ValueError(f"percentile: must be in [0, 50), got {percentile}")
     if confidence not in ("probability", "score"):
         raise ValueError(f"confidence: must be 'probability' (the authors' code) or 'score', got {confidence!r}")
-    known = {name for name, _ in model.named_modules() if name}
-    unknown = [name for name in layers or () if name not in known]
-    if unknown:
-        raise ValueError(f"layers: the model has no {', '.join(map(repr, unknown))}")
 
     def probability(logits: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
         return score(at_least_float32(logits).softmax(dim=1), target)

@@ -33,14 +33,19 @@ from methods._registry import method
 from methods._torch import (
     Target,
     _at,
-    activation_and_gradient,
     at_least_float32,
     minmax,
     ratio,
+    reached,
     score,
     twice,
     upsample,
 )
+
+
+def modules_before(model: nn.Module, layer: str, image: tuple[int, ...]) -> list[str]:
+    """The last stage on each grid finer than that of `layer`: those that are made of modules; not the stem."""
+    return [n for n in _layers.stages(model, layer, image) if any(True for _ in model.get_submodule(n).children())]
 
 
 def plus_plus(A: Float[Tensor, "B K h w"], g: Float[Tensor, "B K h w"]) -> Float[Tensor, "B 1 h w"]:
@@ -54,14 +59,7 @@ def plus_plus(A: Float[Tensor, "B K h w"], g: Float[Tensor, "B K h w"]) -> Float
 def activations_and_gradients(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, layer: str, layers: Sequence[str] | None
 ) -> list[tuple[Float[Tensor, "B K h w"], Float[Tensor, "B K h w"]]]:
-    """(A, dy/dA) of `layers` and of `layer`, in one pass each way; None: the last stage on each finer grid.
-
-    Raises:
-        ValueError: the model has no such layer, or it cannot change the score.
-    """
-    unknown = {*(layers or ())} - {name for name, _ in model.named_modules()}
-    if unknown:
-        raise ValueError(f"layers: must be names of modules, the model has none called {', '.join(sorted(unknown))}")
+    """(A, dy/dA) of `layers` and of `layer`, in one pass each way; None: `modules_before` it."""
     kept: dict[str, Tensor] = {}  # in execution order
 
     def read(name: str) -> Callable[[Tensor], Tensor]:
@@ -74,9 +72,7 @@ def activations_and_gradients(
 
         return replace
 
-    if layers is None:  # stages, made of modules; not the stem
-        stages = _layers.stages(model, layer, x.shape[1:])
-        layers = [name for name in stages if any(True for _ in model.get_submodule(name).children())]
+    layers = modules_before(model, layer, x.shape[1:]) if layers is None else layers
     with ExitStack() as stack:
         for name in {layer, *layers}:
             stack.enter_context(_at(model, name, read(name)))
@@ -85,9 +81,7 @@ def activations_and_gradients(
         y = score(model(x), target)  # B
     A = [*kept.values()]
     g = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)
-    for name, g_l in zip(kept, g, strict=True):
-        if g_l is None or not g_l.any():
-            activation_and_gradient(model, x, target, name)  # raises where no position can change the score
+    g = [reached(model, x, name, g_l) for name, g_l in zip(kept, g, strict=True)]
     A = A if x.requires_grad else [A_l.detach() for A_l in A]
     return [(at_least_float32(A_l), at_least_float32(g_l)) for A_l, g_l in zip(A, g, strict=True)]
 

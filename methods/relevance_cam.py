@@ -52,7 +52,7 @@ def relevance(
     family="cam",
     passes=("1", "1"),
     signed=True,
-    needs="linear head",
+    needs="rule",
     architectures=("cnn", "swin"),
     verified=("literal", "zennit"),
 )

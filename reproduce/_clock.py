@@ -21,7 +21,7 @@ from torch.utils.benchmark import timer
 from _peers import Job
 
 Clock = Callable[[], float]
-LONG = 20.0  # seconds; longer calls are timed once, without a call to warm up
+LONG = 10.0  # seconds; longer calls are timed once, without a call to warm up
 
 
 class Pass(NamedTuple):

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods import METHODS
-from methods._layers import default_layer, stages
+from methods._layers import default_layer
+from methods.refine_cam import modules_before
 
 Job = Callable[[], Any]
 SAME = {"samples": 16, "steps": 16, "size": 48, "stride": 24, "chunk": 8}  # for both sides: fewer passes than defaults
@@ -87,8 +88,8 @@ def _grad_cam_over(cls: str, model: nn.Module, x: Tensor, target: Tensor, layer:
     if cls == "FinerCAM":
         pytorch_grad_cam.FinerCAM(model, [model.get_submodule(layer)])(x, target_idx=int(target[0]))
     else:
-        finer = [model.get_submodule(name) for name in stages(model, layer, tuple(x.shape[1:]))]
-        layers = [m for m in finer if any(True for _ in m.children())] + [model.get_submodule(layer)]
+        names = [*modules_before(model, layer, tuple(x.shape[1:])), layer]
+        layers = [model.get_submodule(name) for name in names]
         pytorch_grad_cam.RefineCAM(model, layers)(x, [ClassifierOutputTarget(int(t)) for t in target])
 
 

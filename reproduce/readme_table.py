@@ -53,7 +53,8 @@ def row(m: Method, entry: dict[str, str]) -> str:
     """One method as a table row."""
     spelled = (re.sub(r"(\w+)\.__len__\(\)", r"len(\1)", p) for p in m.passes)
     forward, backward = (p.replace(" * (attribution is None)", "").replace("*", "·") for p in spelled)
-    needs = {"": "", "relu": ", ReLU", "linear head": ", pooled linear head"}[m.needs]
+    rule = ", a rule for each operation behind the layer"
+    needs = {"": "", "relu": ", ReLU", "linear head": ", pooled linear head", "rule": rule}[m.needs]
     sign = "±" if m.signed else "≥ 0"
     return " | ".join(
         (

@@ -137,4 +137,5 @@ def net(name, seed=0, dtype=torch.float64):
 def applies(m, name):
     """Whether a method is meant for this network, by what it declares."""
     kind = KIND.get(name, "cnn")
-    return kind in m.architectures and {"": True, "relu": name in RELU, "linear head": name in LINEAR_HEAD}[m.needs]
+    meets = {"": True, "relu": name in RELU, "linear head": name in LINEAR_HEAD, "rule": name in LINEAR_HEAD}
+    return kind in m.architectures and meets[m.needs]

@@ -319,7 +319,6 @@ BAD = [
     (poly_cam, {"variant": "±"}, "variant"),
     (poly_cam, {"percentile": 50.0}, "percentile"),
     (poly_cam, {"confidence": "logit"}, "confidence"),
-    (poly_cam, {"layers": ("layer5",)}, "layers"),
     (cameras, {"steps": 0}, "steps"),
     (cameras, {"stride": 0}, "stride"),
     (cameras, {"keep": "some"}, "keep"),

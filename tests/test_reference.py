@@ -28,7 +28,7 @@ def cases():
     for m in METHODS.values():
         for name, layers in LAYERS.items():
             if applies(m, name):
-                layers = ["norm" if name == "swin" else "layer4"] if m.needs == "linear head" else layers
+                layers = ["norm" if name == "swin" else "layer4"] if m.needs in ("linear head", "rule") else layers
                 for layer in layers if "layer" in m.params else [None]:
                     for ref, function in references(m.name).items():
                         if name not in getattr(function, "only", {name}):
