@@ -97,11 +97,13 @@ Cell = dict[str, Any]
 # ---- our methods
 
 
-def sizes(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str | None) -> dict[str, int]:
-    """What `Method.cost` may need: C, H, W, K, h, w of the layer, and depth, channels of it and the stages before."""
+def sizes(
+    model: nn.Module, x: Float[Tensor, "B C H W"], layer: str | None, layers: Sequence[str] | None = None
+) -> dict[str, int]:
+    """What `Method.cost` may need: C, H, W, K, h, w of the layer; depth, channels of it and `layers` (None: stages)."""
     found = dict(zip("CHW", x.shape[1:], strict=True))
     if layer:
-        at = [*stages(model, layer, x.shape[1:]), layer]
+        at = [*(stages(model, layer, x.shape[1:]) if layers is None else layers), layer]
         with torch.no_grad():
             grids = [activation(model, x[:1], name)[1].shape[1:] for name in at]
         found |= dict(zip("Khw", grids[-1], strict=True)) | {"depth": len(at), "channels": sum(K for K, _, _ in grids)}
@@ -576,7 +578,7 @@ def other_settings(run: _run.Run, s: Subject) -> list[Cell]:
             run.bar.set_postfix_str(f"{name}, {settings}")
             f = _run.bind(run, name, model, x, **settings)
             assert isinstance(f, partial)
-            room = sizes(model, x, settings["layer"])
+            room = sizes(model, x, settings["layer"], settings.get("layers"))
             promised = METHODS[name].cost(**(room | f.keywords))
             passes, own = rehearse(f, x, room, len(s.loaded.classes))
             expected = expect(passes, own, prices, 1, x.shape[2:])

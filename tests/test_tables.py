@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 import table_peers
 import table_timing as timing
@@ -190,6 +191,29 @@ def test_a_plan_takes_the_fastest_cell_and_says_what_it_rests_on():
         ("a", 1.0, "measured, bfloat16, batch 8"),
     ]
     assert "11.000 h  in all" in timing.plan_text(timing.plan(cells, 3600), 3600)
+
+
+def test_counting_does_not_change_what_runs():
+    class Convolutions(TorchFunctionMode):
+        ran = 0
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            self.ran += func is torch.conv2d
+            return func(*args, **(kwargs or {}))
+
+    model, x = net("relu"), images()
+    run = partial(METHODS["ablation_cam"].fn, model, x, CLASSES, layer="layer2", chunk=len(x))
+    with Convolutions() as alone:
+        run()
+    with Convolutions() as counted, timing.counting(model, x.shape[2:]) as passes:
+        run()
+    assert counted.ran == alone.ran < len(passes) * sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
+
+
+def test_sizes_are_those_of_the_layers_that_are_named():
+    at = partial(timing.sizes, net("relu"), images(), "layer3")
+    assert (at()["depth"], at()["channels"]) != (1, at()["K"])
+    assert (at(())["depth"], at(())["channels"]) == (1, at()["K"])
 
 
 def test_a_row_names_the_settings_that_are_not_the_default():
