@@ -54,11 +54,25 @@ def at_least_float32(a: Tensor) -> Tensor:
     return a.float() if a.dtype in (torch.float16, torch.bfloat16) else a
 
 
-def scores(model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target) -> Float[Tensor, "n B"]:
-    """The score y of n versions of each image, in one forward pass."""
+def stored_as(x: Float[Tensor, "B C H W"] | None, X: Float[Tensor, "m C H W"]) -> Float[Tensor, "m C H W"]:
+    """X with the data type of x, and in its order in memory: without it a CNN on channels_last images slows down."""
+    if x is None:
+        return X
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return X.to(x.dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def scores(
+    model: nn.Module,
+    X: Float[Tensor, "n B C H W"],
+    target: Target,
+    like: Float[Tensor, "B C H W"] | None = None,
+) -> Float[Tensor, "n B"]:
+    """The score y of n versions of each image, in one forward pass; the model sees them `stored_as` those of `like`."""
     n, B = X.shape[:2]
     with torch.set_grad_enabled(X.requires_grad):
-        return at_least_float32(score(model(X.flatten(0, 1)), tile(target, n))).unflatten(0, (n, B))
+        y = score(model(stored_as(like, X.flatten(0, 1))), tile(target, n))  # nB
+        return at_least_float32(y).unflatten(0, (n, B))
 
 
 def twice(graph: bool) -> contextlib.AbstractContextManager[Any]:
@@ -67,12 +81,17 @@ def twice(graph: bool) -> contextlib.AbstractContextManager[Any]:
 
 
 @torch.enable_grad()
-def gradients(model: nn.Module, X: Float[Tensor, "n B C H W"], target: Target) -> Float[Tensor, "n B C H W"]:
-    """dy/dx at n versions of each image, in one forward and one backward pass."""
+def gradients(
+    model: nn.Module,
+    X: Float[Tensor, "n B C H W"],
+    target: Target,
+    like: Float[Tensor, "B C H W"] | None = None,
+) -> Float[Tensor, "n B C H W"]:
+    """dy/dx at n versions of each image, in one forward and one backward pass; `like` as in `scores`."""
     n, graph = X.shape[0], X.requires_grad
     X = X if graph else X.detach().requires_grad_()  # n B C H W
     with twice(graph):
-        y = score(model(X.flatten(0, 1)), tile(target, n))  # nB
+        y = score(model(stored_as(like, X.flatten(0, 1))), tile(target, n))  # nB
     (dy_dX,) = torch.autograd.grad(y.sum(), X, create_graph=graph)
     return at_least_float32(dy_dX)
 
@@ -119,12 +138,24 @@ def noisy(
         yield (a + sigma * torch.stack(N)[:, None]).to(x.dtype)  # k B C H W
 
 
+def submodule(model: nn.Module, layer: str) -> nn.Module:
+    """The module of that dotted name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return model.get_submodule(layer)
+    except AttributeError:
+        raise ValueError(f"layer: the model has no {layer!r}; model.named_modules() lists what it has") from None
+
+
 @contextlib.contextmanager
 def _at(model: nn.Module, layer: str, replace: Callable[[Tensor], Tensor]) -> Iterator[list[int]]:
     """Within the block the output of `layer` is what `replace` makes of it; errors name the layer.
 
     Raises:
-        ValueError: the layer did not run, or not exactly once.
+        ValueError: there is no such layer, or it did not run exactly once.
     """
     runs: list[int] = []
 
@@ -135,7 +166,7 @@ def _at(model: nn.Module, layer: str, replace: Callable[[Tensor], Tensor]) -> It
         except ValueError as e:
             raise ValueError(f"layer: {layer!r}: {e}") from e
 
-    handle = model.get_submodule(layer).register_forward_hook(hook)
+    handle = submodule(model, layer).register_forward_hook(hook)
     try:
         yield runs
     finally:
@@ -310,10 +341,7 @@ def edited_scores(
     """
     numbers = torch.arange(n, device=x.device)
     owners, passes, y = _outwards(layer), Replay(), at_least_float32(x.new_zeros(n, len(x)))
-    behind = {
-        model.get_submodule(layer),
-        *_last(model),
-    }  # hooks there run in every pass; a caller's others are to do so
+    behind = {submodule(model, layer), *_last(model)}  # hooks there run in every pass; a caller's others are to do so
     passes.enabled = not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules() if m not in behind)
     with torch.set_grad_enabled(x.requires_grad):
         for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:

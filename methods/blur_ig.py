@@ -61,7 +61,7 @@ def blur_ig(
         d_rows, d_cols = (rows_e - rows) / grad_step, (cols_e - cols) / grad_step  # float64: they are close
         L = rows.to(a) @ a @ cols.to(a)  # k B C H W
         dL = d_rows.to(a) @ a @ cols_e.to(a) + rows.to(a) @ a @ d_cols.to(a)  # k B C H W   dL/dsigma
-        dF = gradients(model, L.to(x.dtype), target)  # k B C H W   dF/dL
+        dF = gradients(model, L, target, like=x)  # k B C H W   dF/dL
         total = total + (dF * dL).sum(dim=0)  # B C H W
     return -total * max_sigma / steps  # B C H W
 

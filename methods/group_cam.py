@@ -75,10 +75,10 @@ def group_cam(
         I, (H, W) = at_least_float32(x), x.shape[2:]
         rows, cols = blur(H, kernel, sigma).to(I), blur(W, kernel, sigma).to(I)  # H H, W W
         I_ = rows @ I @ cols.T  # B C H W   blur( I )
-        p_blur, L = scores(model, I_.to(x.dtype)[None], p), torch.zeros(())  # 1 B
+        p_blur, L = scores(model, I_[None], p, like=x), torch.zeros(())  # 1 B
         for part in chunks(m.shape[1], chunk, len(x)):
             M = minmax(upsample(m[:, part], x)).transpose(0, 1)[:, :, None]  # l B 1 H W
-            s = scores(model, (M * I + (1 - M) * I_).to(x.dtype), p) - p_blur  # l B
+            s = scores(model, M * I + (1 - M) * I_, p, like=x) - p_blur  # l B
             L = L + (s[:, :, None, None, None] * M).sum(dim=0)  # B 1 H W
         return L.relu()  # B 1 H W
 

@@ -65,8 +65,8 @@ def guided_ig(
     a, attr, l1 = torch.zeros_like(way), torch.zeros_like(way), way.abs().sum(dim=1, keepdim=True)  # B n, B n, B 1
     lowest = math.floor(fraction * (way.shape[1] - 1)) + 1  # this many make up the quantile
     for t in range(1, steps + 1):
-        point = (x_ + (a * way).view_as(x_)).to(x.dtype)  # B C H W
-        (dF,) = gradients(model, point[None], target).double().flatten(2)  # B n
+        point = x_ + (a * way).view_as(x_)  # B C H W
+        (dF,) = gradients(model, point[None], target, like=x).double().flatten(2)  # B n
         lo, hi, old = max(t / steps - max_dist, 0.0), min(t / steps + max_dist, 1.0), a
         a = a.clamp(min=lo)
         while True:

@@ -57,7 +57,7 @@ def integrated_gradients(
     mean = torch.zeros_like(a)
     for part in chunks(steps, chunk, len(x)):
         X = x_ + alpha[part, None, None, None, None] * (a - x_)  # k B C H W
-        dF_dx = gradients(model, X.to(x.dtype), target)  # k B C H W
+        dF_dx = gradients(model, X, target, like=x)  # k B C H W
         mean = mean + torch.tensordot(w[part], dF_dx, dims=1)  # B C H W
     return (a - x_) * mean  # B C H W   eq. 3
 

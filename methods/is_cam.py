@@ -63,7 +63,7 @@ def is_cam(
             p = torch.arange(part.start, part.stop, device=x.device)  # n
             H = minmax(upsample(A[:, p // steps], x)).transpose(0, 1)  # n B H W
             M = c[p % steps, None, None, None] * H  # n B H W
-            f.append(scores(model, x * M.to(x.dtype)[:, :, None], target))  # n B
+            f.append(scores(model, x * M[:, :, None], target, like=x))  # n B
         C = torch.cat(f).unflatten(0, (-1, steps)).mean(dim=1)  # K B
         alpha = C.T.softmax(dim=1)[:, :, None, None]  # B K 1 1
         return (alpha * A).sum(dim=1, keepdim=True).relu()  # B 1 h w

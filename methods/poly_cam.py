@@ -80,9 +80,9 @@ def poly_cam(
                 q = A.new_tensor([percentile / 100, 1 - percentile / 100])  # 2
                 lo, hi = A[:, k].flatten(2).quantile(q, dim=2)[..., None, None]  # B k 1 1, B k 1 1
                 M = upsample(((A[:, k] - lo) / hi.clamp(min=1e-12)).clamp(0, 1), x)  # B k H W
-                M = M.transpose(0, 1)[:, :, None].to(x.dtype)  # k B 1 H W
-                plus = scores(model, x * M, f) if "+" in variant else 0  # k B
-                minus = f_x - scores(model, x * (1 - M), f) if "-" in variant else 0  # k B
+                M = M.transpose(0, 1)[:, :, None]  # k B 1 H W
+                plus = scores(model, x * M, f, like=x) if "+" in variant else 0  # k B
+                minus = f_x - scores(model, x * (1 - M), f, like=x) if "-" in variant else 0  # k B
                 w.append(plus + minus)
             w = torch.cat(w).T[:, :, None, None]  # B K 1 1
             S.append(((w.relu() if "-" in variant else w) * A).sum(dim=1, keepdim=True).relu())  # B 1 h w

@@ -52,8 +52,8 @@ def score_cam(
         A = at_least_float32(A)
         C = []
         for k in chunks(A.shape[1], chunk, len(x)):
-            H = minmax(upsample(A[:, k], x)).to(x.dtype)  # B k H W
-            C.append(scores(model, x * H.transpose(0, 1)[:, :, None], target))  # k B
+            H = minmax(upsample(A[:, k], x)).transpose(0, 1)[:, :, None]  # k B 1 H W
+            C.append(scores(model, x * H, target, like=x))  # k B
         alpha = torch.cat(C).T[:, :, None, None]  # B K 1 1
         alpha = alpha.softmax(dim=1) if weights == "softmax" else alpha
         return (alpha * A).sum(dim=1, keepdim=True).relu()  # B 1 h w

@@ -61,7 +61,7 @@ def ss_cam(
             H = minmax(upsample(A[:, k], x)).transpose(0, 1)  # n B H W
             N = [torch.randn(x.shape[2:], generator=rng, device=x.device, dtype=A.dtype) for _ in range(len(k))]
             delta = noise * torch.stack(N)[:, None]  # n 1 H W
-            f.append(scores(model, x * (H + delta).to(x.dtype)[:, :, None], target))  # n B
+            f.append(scores(model, x * (H + delta)[:, :, None], target, like=x))  # n B
         C = torch.cat(f).unflatten(0, (-1, samples)).mean(dim=1)  # K B
         alpha = C.T.softmax(dim=1)[:, :, None, None]  # B K 1 1
         return (alpha * A).sum(dim=1, keepdim=True).relu()  # B 1 h w

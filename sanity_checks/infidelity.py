@@ -96,7 +96,7 @@ def infidelity(
             X = b + sigma * N[:, None].to(a)  # k B C H W
             I = a - X
         p.append((I * Phi).sum(dim=(2, 3, 4)))  # k B   I . Phi
-        d.append((f - scores(model, X.to(x.dtype), target)).double())  # k B   f(x) - f(x - I)
+        d.append((f - scores(model, X, target, like=x)).double())  # k B   f(x) - f(x - I)
     p, d = torch.cat(p), torch.cat(d)  # samples B
     beta = ratio((p * d).mean(dim=0), (p**2).mean(dim=0)) if normalize else torch.ones_like(p[0])  # B
     infd = ((beta * p - d) ** 2).mean(dim=0)  # B
