@@ -49,6 +49,15 @@ def test_the_reader_sees_edited_activations_for_a_few_forward_passes():
         assert cells[name]["in_forwards"] <= passes, name
 
 
+def test_the_reader_sees_masked_images_for_the_price_of_their_passes():
+    table = numbers("timing_cpu")
+    cells = [c for c in table["cells"] + table["other_settings"] if c["status"] == MEASURED]
+    cells = [c for c in cells if c["method"] in ("score_cam", "ss_cam", "is_cam", "poly_cam", "blur_ig")]
+    assert {c["method"] for c in cells} == {"score_cam", "ss_cam", "is_cam", "poly_cam", "blur_ig"}
+    for c in cells:
+        assert c["overhead"] <= 1.1, c["method"]
+
+
 def test_the_reader_sees_little_overhead_or_why():
     many = [c for c in numbers("timing_cpu")["cells"] if c["status"] == MEASURED and sum(c["promised"]) > timing.MANY]
     assert len({c["method"] for c in many}) >= 8
