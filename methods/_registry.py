@@ -8,6 +8,17 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
+from methods._references import references
+
+FAMILIES = {  # in the order of every list and table, with their titles
+    "gradient": "Gradients",
+    "path": "Path integrals",
+    "backprop-rule": "Backward rules",
+    "cam": "Class activation maps",
+    "attention": "Attention",
+    "perturbation": "Perturbation",
+    "combinator": "Combinations",
+}
 Family = Literal["gradient", "path", "backprop-rule", "cam", "attention", "perturbation", "combinator"]
 Architecture = Literal["cnn", "vit", "swin"]
 
@@ -37,6 +48,16 @@ class Method:
         """Keyword-only parameters and their defaults, read off the signature."""
         kinds = inspect.signature(self.fn).parameters.values()
         return {p.name: p.default for p in kinds if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def paper(self) -> Mapping[str, str]:
+        """The fields of `cite` in references.bib."""
+        return references()[self.cite]
+
+    @property
+    def order(self) -> tuple[int, str, str]:
+        """Where it stands in a list: by family, year, name."""
+        return list(FAMILIES).index(self.family), self.paper["year"], self.name
 
     @property
     def stochastic(self) -> bool:

@@ -18,7 +18,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,21 +34,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import ground_truth
-import images
 import methods
-import models
-from _plot import Panel, scale, write_png
 from _sources import sources
-from images import Photo
+from methods import _images, _models
+from methods._display import Panel, scale, write_png
 from methods._front_door import bind as bind_method
+from methods._images import Photo
 from methods._layers import default_layer
-from models import Loaded
-from sanity_checks import CHECKS, Result
+from methods._models import Loaded
+from sanity_checks import CHECKS, Result, _nets
+from sanity_checks._provenance import PACKAGES, commit, shortened
 from sanity_checks._rows import QUICK
 
 FIGURES = ROOT / "figures"
-PACKAGES = ("torch", "timm", "numpy", "matplotlib", "pillow", "scikit-image", "scikit-learn", "huggingface_hub")
 QUICK_OUT = Path(tempfile.gettempdir()) / "attribution-quick"  # where --quick writes
 COMMON = ("--model", "--weights", "--weights-dir", "--images", "--device", "--seed")  # arguments of every script
 
@@ -118,7 +115,11 @@ def start(
     add("--model", metavar="NAME", help="any timm classifier; default: resnet50, or the embedded model, with a warning")
     add("--weights", choices=["pretrained", "random"], help="random: initialised with --seed, said so in the figure")
     add("--weights-dir", metavar="FOLDER", help="where to look for the weights file")
-    add("--images", metavar="WHICH", help=f"names ({','.join([*images.PACKAGED, *images.COMPOSITES])}), file or folder")
+    add(
+        "--images",
+        metavar="WHICH",
+        help=f"names ({','.join([*_images.PACKAGED, *_images.COMPOSITES])}), file or folder",
+    )
     add("--device", default="cpu", help="cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     add("--seed", type=int, default=0, help="for methods that draw, and for random weights (default: %(default)s)")
     add("--out", metavar="FOLDER", help="default: figures/ of the repository; under --quick a temporary folder")
@@ -152,7 +153,9 @@ def load(run: Run, tag: str | None = None) -> Loaded:
     """The model of a run: `tag`, else --model, else the default; bad arguments end the script with a message."""
     a = run.args
     try:
-        loaded = models.load(tag or a.model, weights=a.weights, device=a.device, weights_dir=a.weights_dir, seed=a.seed)
+        loaded = _models.load(
+            tag or a.model, weights=a.weights, device=a.device, weights_dir=a.weights_dir, seed=a.seed
+        )
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"{run.script}: {error}")
     run.models[loaded.tag], run.asked[loaded.tag] = loaded, tag or a.model
@@ -162,12 +165,12 @@ def load(run: Run, tag: str | None = None) -> Loaded:
 def subjects(run: Run, loaded: Loaded) -> list[Subject]:
     """The rows of a figure: each photograph with its top class; a composite once for the top class of each part."""
     try:
-        photos = images.load(run.args.images, loaded.preprocessing)
+        photos = _images.load(run.args.images, loaded.preprocessing)
         parts = {p for photo in photos for p in photo.parts}
-        extra = images.load(",".join(sorted(parts)), loaded.preprocessing) if parts else []
+        extra = _images.load(",".join(sorted(parts)), loaded.preprocessing) if parts else []
     except ValueError as error:
         sys.exit(f"{run.script}: {error}")
-    top = {p.name: models.predict(loaded, images.tensor([p], loaded))[0] for p in [*photos, *extra]}
+    top = {p.name: _models.predict(loaded, _images.tensor([p], loaded))[0] for p in [*photos, *extra]}
     rows = []
     for photo in photos:
         run.inputs[photo.name] = photo
@@ -194,7 +197,7 @@ def explain(
     if name not in methods.METHODS:
         raise KeyError(f"this figure shows {name}, which is not in methods/")
     m = methods.METHODS[name]
-    x = images.tensor([r.photo for r in rows], loaded)
+    x = _images.tensor([r.photo for r in rows], loaded)
     target = torch.tensor([r.target for r in rows], device=loaded.device)
     if "seed" in m.params:
         params.setdefault("seed", run.args.seed)
@@ -251,8 +254,8 @@ def score(run: Run, name: str, *inputs: Any, **params: Any) -> Result:  # noqa: 
 
 def net(run: Run, name: str) -> nn.Module:
     """A trained network of ground_truth on --device, noted for the sidecar."""
-    model = ground_truth.net(name)
-    run.nets[name] = models.state_sha256(model)
+    model = _nets.net(name)
+    run.nets[name] = _models.state_sha256(model)
     return model.to(run.args.device)
 
 
@@ -441,33 +444,6 @@ def plain(value: Any) -> Any:  # noqa: ANN401 keywords of methods are of any typ
 
 def _command(run: Run) -> str:
     return shlex.join(["python", f"reproduce/{run.script}.py", *shortened(run.argv)])
-
-
-def shortened(argv: Sequence[str]) -> list[str]:
-    """A command line from the repository's root; of a path elsewhere only the last part."""
-    words = []
-    for word in argv:
-        option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
-        if os.path.isabs(os.path.expanduser(value)):
-            path = Path(value).expanduser()
-            value = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-        words.append(option + equals + value)
-    return words
-
-
-def commit() -> str | None:
-    """The git commit, "-dirty" when tracked or new files outside figures/ differ from it; None outside a checkout."""
-
-    def git(*words: str) -> str:
-        command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
-            return None
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".", ":!figures") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _device(name: str) -> str:

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 import _run
-import ground_truth
 from _run import Run
 from methods import METHODS
 from methods._front_door import closest
-from models import Loaded
-from readme_table import FAMILIES
-from sanity_checks import CHECKS
+from methods._models import Loaded
+from methods._registry import FAMILIES
+from sanity_checks import CHECKS, _ground_truth, _nets
 from sanity_checks._parallel import World
 from sanity_checks._rows import Row, controls, resolve
 from sanity_checks._runner import Bench, Folder, Part, collect, plan, run, share
@@ -71,7 +70,7 @@ def rows(given: str | None, default: Sequence[str], *, quick: bool) -> list[Row]
 def digits(r: Run, net: str, n: int) -> Bench:
     """Digits on textures with their masks, for one of the networks of `ground_truth`."""
     model, device = _run.net(r, net), r.args.device
-    found = ground_truth.digits_on_textures(n, r.args.seed)
+    found = _ground_truth.digits_on_textures(n, r.args.seed)
 
     def prepare(part: slice) -> Mapping[str, Any]:
         x, target, mask = (v[part].to(device) for v in (found.x, found.digit, found.mask))
@@ -80,7 +79,7 @@ def digits(r: Run, net: str, n: int) -> Bench:
     facts = (r.nets[net], r.args.seed, n, torch.device(device).type)
     return Bench(
         name=net,
-        note=f"{n} digits on textures, {ground_truth.NETS[net].title}",
+        note=f"{n} digits on textures, {_nets.NETS[net].title}",
         model=model,
         names=[str(i) for i in range(n)],
         read=slice,

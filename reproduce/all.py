@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import _run  # puts the repository on the path
-import ground_truth
-import models
 from _sources import sources
+from methods import _models
 from methods._front_door import closest
+from sanity_checks import _nets
+from sanity_checks._provenance import shortened
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = {file.stem: file for kind in ("fig", "table") for file in sorted(HERE.glob(f"{kind}_*.py"))}
@@ -140,7 +141,7 @@ def _differs(facts: dict[str, Any], then: list[str], name: str, words: Sequence[
         path = out / file
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             return f"{file or 'an output'} is missing or was changed"
-    if _without_out(then) != _without_out(_run.shortened(words)):
+    if _without_out(then) != _without_out(shortened(words)):
         return "other arguments"
     now = sources(SCRIPTS[name], facts["methods"], facts["checks"])
     changed = sorted(k for k in now.keys() | facts["sources"].keys() if now.get(k) != facts["sources"].get(k))
@@ -150,7 +151,7 @@ def _differs(facts: dict[str, Any], then: list[str], name: str, words: Sequence[
         if facts["packages"][package] != _run.version(package):
             return f"made with {package} {facts['packages'][package]}"
     for net, sha256 in facts["nets"].items():
-        if ground_truth.recorded(net)["sha256"] != sha256:
+        if _nets.recorded(net)["sha256"] != sha256:
             return f"the weights of {net} changed"
     options = argparse.ArgumentParser()
     for option in ("--weights", "--weights-dir"):
@@ -168,7 +169,7 @@ def _differs(facts: dict[str, Any], then: list[str], name: str, words: Sequence[
 def _weights(asked: str | None, weights: str, weights_dir: str | None, seed: int) -> str:
     """Hash of the weights that a script would load now."""
     try:
-        return models.load(asked, weights=weights, weights_dir=weights_dir, seed=seed).weights_sha256
+        return _models.load(asked, weights=weights, weights_dir=weights_dir, seed=seed).weights_sha256
     except (ValueError, FileNotFoundError):
         return "not there"
 

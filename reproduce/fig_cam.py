@@ -5,10 +5,9 @@ The reader should see: which methods follow the class that is asked for, and whi
 
 from typing import Any
 
-import _plot
 import _run  # puts the repository on the path
-from methods import METHODS
-from readme_table import references
+from methods import METHODS, _display
+from methods._references import references
 
 GROUPS = {
     "One weight for each channel: from the classifier's weights, or from gradients": [
@@ -67,7 +66,7 @@ def main() -> None:
         names = sorted((name for name in members if name not in skip), key=lambda name: year[name])
         maps = [_run.explain(run, loaded, name, rows, **FEWER.get(name, {})) for name in names]
         blocks.append(
-            _plot.Block(
+            _display.Block(
                 header=["Photograph", *(f"{METHODS[name].title}\n{year[name]}" for name in names)],
                 rows=list(zip(_run.photographs(rows), *maps, strict=True)),
                 labels=_run.labels(rows),
@@ -79,11 +78,11 @@ def main() -> None:
     )
     caption = (
         f"{loaded.note}. Below each photograph: its top class and probability; the composite is explained for the top "
-        f"class of each of its two photographs, named at the left. {_plot.SCALE} Default layer and keywords"
+        f"class of each of its two photographs, named at the left. {_display.SCALE} Default layer and keywords"
         f"{f', but for {fewer}' if fewer else ''}; maps on the layer's grid are resized bilinearly over the photograph."
         + _run.refusals(run, "cell left empty")
     )
-    _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)
+    _run.save(run, _display.grid(blocks, caption, _run.banner(run)), caption)
 
 
 if __name__ == "__main__":

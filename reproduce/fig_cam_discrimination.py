@@ -25,12 +25,10 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-import images
-import models
-from images import Photo
-from methods import METHODS
+from methods import METHODS, _display, _images, _models
+from methods._images import Photo
+from methods._models import Loaded
 from methods._torch import Attribution
-from models import Loaded
 from sanity_checks._controls import CONTROLS
 from sanity_checks._statistics import interval
 from sanity_checks._torch import explain
@@ -62,7 +60,9 @@ def main() -> None:
     loaded = _run.load(run)
     rows = _run.subjects(run, loaded)
     if not all(r.photo.parts for r in rows):
-        sys.exit(f"{run.script}: --images must name composites, whose halves are known: {', '.join(images.COMPOSITES)}")
+        sys.exit(
+            f"{run.script}: --images must name composites, whose halves are known: {', '.join(_images.COMPOSITES)}"
+        )
     settings = ORDER | (QUICK if run.args.quick else {})
     pairs = side_by_side(run, loaded, QUICK_PHOTOS if run.args.quick else PHOTOS)
     run.bar.reset(total=2 * len(settings) + len(CONTROLS))
@@ -87,7 +87,7 @@ def main() -> None:
     above = (
         f"{loaded.note}. One picture, explained for the top class of each of its two photographs, named at the "
         "left. Below the photograph: the top class of the whole and its probability. Below a map: the share of its "
-        f"positive part in the half of the class that is explained. {', '.join(windows)}. {_plot.SCALE}"
+        f"positive part in the half of the class that is explained. {', '.join(windows)}. {_display.SCALE}"
         + _run.refusals(run, "cell left empty")
     )
     below = (
@@ -100,19 +100,19 @@ def main() -> None:
         f"{run.args.seed}."
     )
     header = ["Photograph", *(METHODS[name].title for name in settings)]
-    block = _plot.Block(header, list(zip(_run.photographs(rows), *columns, strict=True)), _run.labels(rows))
-    _run.save(run, [_plot.grid([block], above, _run.banner(run)), dots(found, below)], f"{above}\n{below}")
+    block = _display.Block(header, list(zip(_run.photographs(rows), *columns, strict=True)), _run.labels(rows))
+    _run.save(run, [_display.grid([block], above, _run.banner(run)), dots(found, below)], f"{above}\n{below}")
 
 
 def side_by_side(run: _run.Run, loaded: Loaded, names: str) -> Pairs:
     """All pairs of photographs, each with the classes that its two photographs have alone."""
-    photos = images.load(names, loaded.preprocessing)
-    top = [c for c, *_ in models.predict(loaded, images.tensor(photos, loaded))]
+    photos = _images.load(names, loaded.preprocessing)
+    top = [c for c, *_ in _models.predict(loaded, _images.tensor(photos, loaded))]
     run.inputs |= {p.name: p for p in photos}
     order = [pair[:: (-1) ** k] for k, pair in enumerate(itertools.combinations(range(len(photos)), 2))]  # sides differ
     pictures = [beside(photos[i], photos[j]) for i, j in order]
     classes = torch.tensor([(top[i], top[j]) for i, j in order], device=loaded.device)
-    return Pairs(pictures, images.tensor(pictures, loaded), classes)
+    return Pairs(pictures, _images.tensor(pictures, loaded), classes)
 
 
 def beside(a: Photo, b: Photo) -> Photo:
@@ -146,7 +146,7 @@ def measure(run: _run.Run, model: nn.Module, pairs: Pairs, of: Attribution) -> d
 def dots(found: dict[str, dict[str, Any]], caption: str) -> Figure:
     """A line for each method and control: every pair, the mean and its interval; share at the left, likeness right."""
     blind = {title for title, _ in CONTROLS.values()}
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, 2, caption, height=0.5 + 0.16 * len(found), sharey=True)
         labels = (
             "share of the positive mass in the half of the class",

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-import images
-from methods import METHODS
+from methods import METHODS, _display, _images
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 from sanity_checks._randomize import randomized, stages
@@ -54,11 +53,11 @@ COLUMNS = {"ssim": "SSIM, sign-tolerant (the paper's)", "spearman": "rank correl
 
 def main() -> None:
     """Draw figures/fig_class_sensitivity.png."""
-    photos = ",".join(images.PACKAGED)
+    photos = ",".join(_images.PACKAGED)
     run = _run.start(__file__, __doc__, photos=photos, quick_photos="chelsea,coffee")
     loaded = _run.load(run)
     rows = _run.subjects(run, loaded)
-    x = images.tensor([r.photo for r in rows], loaded)
+    x = _images.tensor([r.photo for r in rows], loaded)
     target = torch.tensor([r.target for r in rows], device=loaded.device)
     names = QUICK if run.args.quick else ORDER
     classes, seeds = (2, 1) if run.args.quick else (CLASSES, SEEDS)
@@ -131,7 +130,7 @@ def boxes(found: dict[str, dict[str, Any]], caption: str, banner: str) -> Figure
     """A box per method, most similar first, then the controls; SSIM at the left, rank correlation at the right."""
     blind = {title for title, _ in CONTROLS.values()}
     order = sorted(found, key=lambda title: (title in blind, -found[title]["spearman"]["mean"]))
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, 2, caption, height=0.5 + 0.16 * len(found), banner=banner, sharey=True)
         for ax, (key, label) in zip(axes[0], COLUMNS.items(), strict=True):
             for i, title in enumerate(order):

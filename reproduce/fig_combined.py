@@ -3,9 +3,8 @@
 from functools import partial
 from typing import Any
 
-import _plot
 import _run  # puts the repository on the path
-from methods import METHODS
+from methods import METHODS, _display
 
 OF = ["gradient", "smooth_grad_squared", "integrated_gradients", "guided_backprop"]  # rows
 CAMS = ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "ablation_cam"]  # columns
@@ -35,15 +34,15 @@ def main() -> None:
         grid.append(line)
 
     header = ["Photograph", *(METHODS[cam].title for cam in cams)]
-    block = _plot.Block(header, grid, [rows[0].target_name, *(METHODS[name].title for name in of)])
+    block = _display.Block(header, grid, [rows[0].target_name, *(METHODS[name].title for name in of)])
     caption = (
         f"{loaded.note}. Explained: {rows[0].target_name}. First row: class activation maps at the last layer, tinting "
         "the photograph. First column: maps of pixels, on white. Every other cell is the product of its row and its "
         "column (combine); guided backpropagation x Grad-CAM is Guided Grad-CAM. Below the photograph: its top class "
-        f"and probability. {_plot.SCALE} Maps of pixels are summed over the colour channels."
+        f"and probability. {_display.SCALE} Maps of pixels are summed over the colour channels."
         + _run.refusals(run, "cell left empty")
     )
-    _run.save(run, _plot.grid([block], caption, _run.banner(run)), caption)
+    _run.save(run, _display.grid([block], caption, _run.banner(run)), caption)
 
 
 if __name__ == "__main__":

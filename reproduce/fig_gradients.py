@@ -1,8 +1,7 @@
 """Gradients, integrated paths and backward rules on photographs, for each photograph's top class."""
 
-import _plot
 import _run  # puts the repository on the path
-from methods import METHODS
+from methods import METHODS, _display
 
 ORDER = [
     "gradient",
@@ -32,7 +31,7 @@ def main() -> None:
     maps = {name: _run.explain(run, loaded, name, rows) for name in names}
 
     blocks = [
-        _plot.Block(
+        _display.Block(
             header=["Photograph", *(METHODS[name].title for name in bank)],
             rows=list(zip(_run.photographs(rows), *(maps[name] for name in bank), strict=True)),
             labels=_run.labels(rows),
@@ -40,11 +39,11 @@ def main() -> None:
         for bank in (names[i : i + COLUMNS] for i in range(0, len(names), COLUMNS))
     ]
     caption = (
-        f"{loaded.note}. Below each photograph: its top class and probability; that class is explained. {_plot.SCALE} "
-        "Maps of pixels are summed over the colour channels and drawn on white; others tint the photograph."
-        + _run.refusals(run, "cell left empty")
+        f"{loaded.note}. Below each photograph: its top class and probability; that class is explained. "
+        f"{_display.SCALE} Maps of pixels are summed over the colour channels and drawn on white; others tint "
+        "the photograph." + _run.refusals(run, "cell left empty")
     )
-    _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)
+    _run.save(run, _display.grid(blocks, caption, _run.banner(run)), caption)
 
 
 if __name__ == "__main__":

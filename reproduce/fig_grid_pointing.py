@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-import images
-from methods import METHODS
+from methods import METHODS, _display, _images
 from methods._torch import Attribution, Target
 from sanity_checks._controls import CONTROLS
 from sanity_checks._statistics import interval
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = list(of_class.values())[: N * N]
     if len(rows) < N * N:
         sys.exit(f"{run.script}: --images: needs photographs of {N * N} different top classes, got {len(rows)}")
-    x = images.tensor([row.photo for row in rows], loaded)
+    x = _images.tensor([row.photo for row in rows], loaded)
     target = torch.tensor([row.target for row in rows], device=loaded.device)
     names = QUICK if run.args.quick else ORDER
     orders = arrangements(N * N)[:wanted]
@@ -134,15 +133,20 @@ def grid(rows: Sequence[_run.Subject], maps: dict[str, Tensor], order: tuple[int
     cells = [rows[i].photo.rgb for i in order]
     rgb = np.concatenate([np.concatenate(cells[k : k + N], axis=1) for k in range(0, N * N, N)])
     header = ["Mosaic", *(METHODS[name].title for name in maps)]
-    block = _plot.Block(
+    block = _display.Block(
         header,
         [
-            [_plot.Panel(rgb), *(_plot.Panel(rgb, a[i], "layer" in METHODS[name].params) for name, a in maps.items())]
+            [
+                _display.Panel(rgb),
+                *(_display.Panel(rgb, a[i], "layer" in METHODS[name].params) for name, a in maps.items()),
+            ]
             for i in range(N * N)
         ],
         [rows[i].target_name for i in order],
     )
-    figure = _plot.grid([block], f"The class at the left is explained; its photograph is in the box. {_plot.SCALE}")
+    figure = _display.grid(
+        [block], f"The class at the left is explained; its photograph is in the box. {_display.SCALE}"
+    )
     for k, ax in enumerate(figure.axes[: N * N * len(header)]):
         row, column = divmod(k // len(header), N)
         box = Rectangle((column / N, 1 - (row + 1) / N), 1 / N, 1 / N, transform=ax.transAxes, fill=False)
@@ -155,7 +159,7 @@ def boxes(run: _run.Run, text: str) -> Figure:
     """Box plot of the shares, and the published medians."""
     found = run.numbers["share"]
     titles = [CONTROLS[k][0] if k in NULLS else METHODS[k].title for k in found]
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, 2, text, height=2.0, width_ratios=[3.6, 1])
         left, right = axes[0]
         drawn = left.boxplot([found[k]["placed"].ravel() for k in found], widths=0.6, patch_artist=True)

@@ -25,9 +25,8 @@ from torch.nn import functional as F
 
 import _plot
 import _run  # puts the repository on the path
-import images
-import models
 from _dots import controls, dots, title
+from methods import _display, _images, _models
 from methods._layers import default_layer, stages
 from methods._torch import Attribution, activation, edited_scores
 from sanity_checks._statistics import interval
@@ -84,12 +83,12 @@ def main() -> None:
     run.bar.update()
     rows = _run.subjects(run, loaded)
     shown = {r.photo.name for r in rows}
-    others = images.load(QUICK_PHOTOS if run.args.quick else PHOTOS, loaded.preprocessing)
+    others = _images.load(QUICK_PHOTOS if run.args.quick else PHOTOS, loaded.preprocessing)
     others = [p for p in others if p.name not in shown]
     run.inputs |= {p.name: p for p in others}
     photos = [*(r.photo for r in rows), *others]
-    x = images.tensor(photos, loaded)
-    classes = [*(r.target for r in rows), *(c for c, *_ in models.predict(loaded, x)[len(rows) :])]
+    x = _images.tensor(photos, loaded)
+    classes = [*(r.target for r in rows), *(c for c, *_ in _models.predict(loaded, x)[len(rows) :])]
     target = torch.tensor(classes, device=x.device)
     names, columns, found = ["Photograph"], [_run.photographs(rows)], {}
     for layer in layers:
@@ -98,13 +97,13 @@ def main() -> None:
         found[layer] = agreement(run, loaded.model, x, target, layer, effect)
         if layer != layers[0]:  # there the maps agree
             columns += [_run.explain(run, loaded, name, rows, layer=layer) for name in METHODS]
-            columns.append([_plot.Panel(r.photo.rgb, a[0].cpu(), True) for r, a in zip(rows, effect, strict=False)])
+            columns.append([_display.Panel(r.photo.rgb, a[0].cpu(), True) for r, a in zip(rows, effect, strict=False)])
             names += [f"{layer}\n{word}" for word in ("Grad-CAM", "HiResCAM", "loss of score without the place")]
         run.bar.update()
     run.numbers |= {"example": exact, "photographs": [p.name for p in photos], "layers": found}
     blocks = [
-        _plot.Block(header, [panels], title="The example"),
-        _plot.Block(names, list(zip(*columns, strict=True)), title="Photographs, at layers before the last"),
+        _display.Block(header, [panels], title="The example"),
+        _display.Block(names, list(zip(*columns, strict=True)), title="Photographs, at layers before the last"),
     ]
 
     above = (
@@ -112,7 +111,7 @@ def main() -> None:
         f"each cell times its weight (ds/dA). Grad-CAM takes the mean weight of a map, {exact['alpha'][0]:g} and "
         f"{exact['alpha'][1]:g}. Below: {loaded.note}, the top class of each photograph (named below it). Loss of "
         "score: what the logit loses when all channels are 0 at a place (a position of the layer, or a square of them: "
-        f"{SIDE} x {SIDE} places at most). {_plot.SCALE} Over photographs, maps are resized bilinearly."
+        f"{SIDE} x {SIDE} places at most). {_display.SCALE} Over photographs, maps are resized bilinearly."
         + _run.refusals(run, "cell left empty")
     )
     below = (
@@ -121,17 +120,17 @@ def main() -> None:
         "interval, a dot for each. Grad-CAM is shown as published, negative values cut to 0, and before that ReLU. "
         f"Grey: controls that see no network, seed {run.args.seed}."
     )
-    pictures = _plot.grid(blocks, above, _run.banner(run))
+    pictures = _display.grid(blocks, above, _run.banner(run))
     _run.save(run, [pictures, draw(found, below)], f"{above}\n{below}")
 
 
-def chosen(loaded: models.Loaded) -> list[str]:
+def chosen(loaded: _models.Loaded) -> list[str]:
     """The last layer, and the ends of the two stages before it."""
     last = default_layer(loaded.model)
     return [last, *stages(loaded.model, last)[:-3:-1]]
 
 
-def example(run: _run.Run) -> tuple[list[str], list[_plot.Panel], dict[str, Any]]:
+def example(run: _run.Run) -> tuple[list[str], list[_display.Panel], dict[str, Any]]:
     """The counterexample: its panels, and its numbers."""
     model, x, target = Example().eval(), picture(), torch.zeros(1, dtype=torch.long)
     maps = {name: _run.bind(run, name, model, x, layer="features")(model, x, target)[0, 0] for name in METHODS}
@@ -140,10 +139,10 @@ def example(run: _run.Run) -> tuple[list[str], list[_plot.Panel], dict[str, Any]
         score, maps_ = activation(model, x, "features")
     g = model.head.weight.detach().unflatten(1, (2, 6, 6))[0]
     rgb = (x[0].permute(1, 2, 0) * 255).byte().numpy()
-    panels = [_plot.Panel(rgb, below=f"score {score.item():g}")]
-    panels += [_plot.Panel(rgb, maps_[0, k], below="feature map") for k in range(2)]
-    panels += [_plot.Panel(rgb, g[k], below=f"mean {g[k].mean():g}") for k in range(2)]
-    panels += [_plot.Panel(rgb, a, below=f"sum {a.sum():g}") for a in (*maps.values(), effect)]
+    panels = [_display.Panel(rgb, below=f"score {score.item():g}")]
+    panels += [_display.Panel(rgb, maps_[0, k], below="feature map") for k in range(2)]
+    panels += [_display.Panel(rgb, g[k], below=f"mean {g[k].mean():g}") for k in range(2)]
+    panels += [_display.Panel(rgb, a, below=f"sum {a.sum():g}") for a in (*maps.values(), effect)]
     header = ["Picture", "A1: red", "A2: blue", "ds/dA1", "ds/dA2", "Grad-CAM", "HiResCAM", "Loss without the cell"]
     numbers = {"score": score.item(), "alpha": g.mean(dim=(1, 2)).tolist(), "effect": effect.tolist()}
     numbers |= {"maps": {k: a.tolist() for k, a in maps.items()}, "sum": {k: float(a.sum()) for k, a in maps.items()}}
@@ -206,7 +205,7 @@ def unclipped(of: Attribution) -> Attribution:
 def draw(found: dict[str, dict[str, Any]], caption: str) -> Figure:
     """An axis for each layer, deepest first, a line for each map."""
     names = {BEFORE: "Grad-CAM before its ReLU"}
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, len(found), caption, height=1.3, sharey=True)
         for ax, (layer, rows) in zip(axes[0], found.items(), strict=True):
             for i, row in enumerate(rows.values()):

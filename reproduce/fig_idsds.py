@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-import images
-from methods import METHODS
+from methods import METHODS, _display, _images
 from methods._torch import scores
 from methods.input_x_gradient import input_x_gradient
 from sanity_checks._controls import CONTROLS
@@ -66,10 +65,10 @@ DRAWS = 5  # of the controls that draw
 
 def main() -> None:
     """Draw figures/fig_idsds.png."""
-    run = _run.start(__file__, __doc__, photos=",".join(images.PACKAGED), quick_photos="coffee,chelsea")
+    run = _run.start(__file__, __doc__, photos=",".join(_images.PACKAGED), quick_photos="coffee,chelsea")
     loaded = _run.load(run)
     rows = _run.subjects(run, loaded)
-    x = images.tensor([r.photo for r in rows], loaded)
+    x = _images.tensor([r.photo for r in rows], loaded)
     target = torch.tensor([r.target for r in rows], device=loaded.device)
     names = QUICK if run.args.quick else ORDER
     draws = 1 if run.args.quick else DRAWS
@@ -151,12 +150,12 @@ def scatter(
 ) -> Figure:
     """One photograph: the drops over it, and a panel per method."""
     y = drop.cpu()
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, 1 + len(sums), "", height=1.75, banner=banner)
         picture, *others = axes[0]
         h, w = rgb.shape[0] / GRID, rgb.shape[1] / GRID
         picture.imshow(rgb)
-        tint = _plot.COLOURS(0.5 + 0.5 * y.view(GRID, GRID).numpy() / float(y.abs().max()))
+        tint = _display.COLOURS(0.5 + 0.5 * y.view(GRID, GRID).numpy() / float(y.abs().max()))
         picture.imshow(tint, extent=(0, rgb.shape[1], rgb.shape[0], 0), alpha=0.55, interpolation="nearest")
         for k, v in enumerate(y.tolist()):
             place = ((k % GRID + 0.5) * w, (k // GRID + 0.5) * h)
@@ -180,7 +179,7 @@ def scatter(
 def ranking(found: Mapping[str, dict[str, Any]], caption: str) -> Figure:
     """A line per method, best first, then the controls; what is published beside."""
     order = sorted(found, key=lambda name: (name in CONTROLS, -found[name]["mean"]))
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, 1, caption, height=0.5 + 0.16 * len(order))
         ax = axes[0, 0]
         for i, name in enumerate(order):

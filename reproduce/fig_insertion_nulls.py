@@ -22,8 +22,7 @@ from torch import Tensor
 
 import _plot
 import _run  # puts the repository on the path
-import images
-from methods import METHODS
+from methods import METHODS, _display, _images
 from sanity_checks import Result
 from sanity_checks._controls import CONTROLS, matched
 from sanity_checks._statistics import interval
@@ -47,10 +46,10 @@ SIDES = ("insertion", "deletion")
 
 def main() -> None:
     """Draw figures/fig_insertion_nulls.png."""
-    run = _run.start(__file__, __doc__, photos=",".join(images.PACKAGED), quick_photos="chelsea,coffee")
+    run = _run.start(__file__, __doc__, photos=",".join(_images.PACKAGED), quick_photos="chelsea,coffee")
     loaded = _run.load(run)
     rows = _run.subjects(run, loaded)
-    x = images.tensor([r.photo for r in rows], loaded)
+    x = _images.tensor([r.photo for r in rows], loaded)
     target = torch.tensor([r.target for r in rows], device=loaded.device)
     quick = run.args.quick
     names, cells, draws = (QUICK, CELLS[::4], 1) if quick else (ORDER, CELLS, DRAWS)
@@ -131,7 +130,7 @@ def draw(methods: dict[str, dict[str, Any]], controls: dict[str, dict[str, Any]]
     """Curves of a few methods above, areas of all methods and controls below."""
     colours = dict(zip(methods, _plot.LINES, strict=False))
     lines = len(methods) + len(controls)
-    with _plot.style():
+    with _display.style():
         heights = [1.9, 0.4 + 0.16 * lines]
         figure, axes = _plot.chart(
             2, 2, caption, height=sum(heights) / 2, banner=banner, height_ratios=heights, sharey="row"

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 import _plot
 import _run  # puts the repository on the path
 import fig_cam_discrimination
-import ground_truth
 from _dots import of_images
-from methods import METHODS
+from methods import METHODS, _display
 from methods._layers import default_layer, stages
+from methods._models import Loaded
 from methods._torch import Attribution
-from models import Loaded
+from sanity_checks import _ground_truth
 from sanity_checks._torch import explain
 
 NAMES = ("grad_cam", "layer_cam")
@@ -52,7 +52,7 @@ def main() -> None:
     maps = {name: [_run.explain(run, loaded, name, rows, layer=layer) for layer in layers] for name in NAMES}
     fused = _run.explain(run, loaded, "fuse", rows, layer=layers[-1], layers=tuple(layers[:-1]))
     blocks = [
-        _plot.Block(
+        _display.Block(
             ["Photograph", *layers, FUSED],
             [
                 [_run.photographs(rows)[i] if k == 0 else None, *(c[i] for c in maps[name]), fused[i] if k else None]
@@ -64,8 +64,8 @@ def main() -> None:
         for i in range(len(rows))
     ]
     n = QUICK_DIGITS if run.args.quick else DIGITS
-    data = ground_truth.digits_on_textures(n, run.args.seed)
-    mask = ground_truth.dilated(data.mask, BORDER)  # n H W
+    data = _ground_truth.digits_on_textures(n, run.args.seed)
+    mask = _ground_truth.dilated(data.mask, BORDER)  # n H W
     found = {
         "digits": measure(run, model, digits, partial(on_digits, run, model, data, mask)),
         "pairs": measure(run, loaded.model, layers, on_halves(run, loaded)),
@@ -76,7 +76,7 @@ def main() -> None:
     above = (
         f"{loaded.note}, explained for the top class of each photograph, named below it; the layers at the end of each "
         f"stage, from the first to the last. Fused: the maximum of LayerCAM's five maps, the shallow ones raised by "
-        f"tanh. {_plot.SCALE} Maps are on the layer's grid, resized bilinearly over the photograph."
+        f"tanh. {_display.SCALE} Maps are on the layer's grid, resized bilinearly over the photograph."
         + _run.refusals(run, "cell left empty")
     )
     below = (
@@ -87,14 +87,14 @@ def main() -> None:
         "photographs (mean of the two; pairs share photographs: intervals are somewhat too short); the object is the "
         "half of that class. Dashed: what a map gets that does not look."
     )
-    pictures = _plot.grid(blocks, above, _run.banner(run))
+    pictures = _display.grid(blocks, above, _run.banner(run))
     _run.save(run, [pictures, draw(found, run.numbers["chance"], below)], f"{above}\n{below}")
 
 
 def on_digits(
     run: _run.Run,
     model: nn.Module,
-    data: ground_truth.DigitsOnTextures,
+    data: _ground_truth.DigitsOnTextures,
     mask: Bool[Tensor, "n H W"],
     of: Attribution,
 ) -> Float[Tensor, " n"]:
@@ -142,7 +142,7 @@ def measure(
 def draw(found: dict[str, dict[str, dict[str, Any]]], chance: dict[str, float], caption: str) -> Figure:
     """The share on the object by depth: digits at the left, pairs of photographs at the right."""
     titles = {"digits": "on the digit", "pairs": "in the half of the class"}
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, 2, caption, height=1.7)
         for ax, (name, rows) in zip(axes[0], found.items(), strict=True):
             for k, method in enumerate(NAMES):

@@ -1,8 +1,7 @@
 """Methods that change the input or a layer and watch the score: occlusion, masks, ablations."""
 
-import _plot
 import _run  # puts the repository on the path
-from methods import METHODS
+from methods import METHODS, _display
 
 WINDOWS = [(15, 8), (32, 16), (32, 32), (64, 16)]  # size, stride in pixels
 
@@ -24,13 +23,13 @@ def main() -> None:
         *(f"Occlusion\n{size} px, stride {stride}" for size, stride in windows),
         *(METHODS[name].title for name in names),
     ]
-    block = _plot.Block(header, list(zip(_run.photographs(rows), *columns, strict=True)), _run.labels(rows))
+    block = _display.Block(header, list(zip(_run.photographs(rows), *columns, strict=True)), _run.labels(rows))
     caption = (
         f"{loaded.note}. Below each photograph: its top class and probability. That class is explained; the composite "
-        f"is explained for the top class of each of its two photographs, named at the left. {_plot.SCALE} "
+        f"is explained for the top class of each of its two photographs, named at the left. {_display.SCALE} "
         "Occlusion fills the window with the mean colour." + _run.refusals(run, "cell left empty")
     )
-    _run.save(run, _plot.grid([block], caption, _run.banner(run)), caption)
+    _run.save(run, _display.grid([block], caption, _run.banner(run)), caption)
 
 
 if __name__ == "__main__":

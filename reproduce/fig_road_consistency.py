@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-import ground_truth
+from methods import _display
+from sanity_checks import _ground_truth, _nets
 from sanity_checks._controls import CONTROLS
 from sanity_checks._statistics import interval
 from sanity_checks._torch import explain, path, pixels, probability
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = _run.start(__file__, __doc__, photos=None, argv=argv)
     n, resamples = (12, 100) if run.args.quick else (200, RESAMPLES)
     model = _run.net(run, "digit_cnn")
-    data = ground_truth.digits_on_textures(n, 7 + run.args.seed)
+    data = _ground_truth.digits_on_textures(n, 7 + run.args.seed)
     x, y, mask = (v.to(run.args.device) for v in (data.x, data.digit, data.mask))
     rows = methods(run, model, x) | {CONTROLS[k][0]: CONTROLS[k][1](run.args.seed) for k in NULLS}
     run.bar.unit = "map"
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         maps = torch.cat([explain(of, model, *part) for part in zip(x.split(50), y.split(50), strict=True)])  # n K h w
         truth.append(_run.score(run, "energy_pointing_game", maps, mask).values.cpu().numpy())
         found = _run.score(
-            run, "road", model, x, y, maps, percentages=PERCENTAGES, std=(ground_truth.STD,) * 3, seed=run.args.seed
+            run, "road", model, x, y, maps, percentages=PERCENTAGES, std=(_ground_truth.STD,) * 3, seed=run.args.seed
         )
         curves[name] = {
             "fixed": fixed_value(model, x, y, maps, run.args.seed),
@@ -176,7 +177,7 @@ def draw(run: _run.Run, sets: dict[str, list[str]]) -> Any:  # noqa: ANN401
     colours = {k: _plot.LINES[i % 4 if i < 8 else i - 4] for i, k in enumerate(names[:12])}
     look = {k: (_plot.CONTROL, (":", (0, (1, 3)), "-.", "-")[i]) for i, k in enumerate(names[12:])}
     look = {k: (colours[k], "--" if k.startswith("GB") else "-") for k in names[:12]} | look
-    with _plot.style():
+    with _display.style():
         top, axes = _plot.chart(2, 2, "", height=1.5, sharex=True, sharey=True)
         for row, (fill, title) in zip(axes, FILLS.items(), strict=True):
             for ax, (key, what) in zip(
@@ -226,7 +227,7 @@ def caption(run: _run.Run) -> str:
         return f"{found[key]['mean']:.2f} [{found[key]['low']:.2f}, {found[key]['high']:.2f}]"
 
     return (
-        f"Network: {ground_truth.NETS['digit_cnn'].title}; {run.numbers['n']} test images, seed {run.args.seed}. "
+        f"Network: {_nets.NETS['digit_cnn'].title}; {run.numbers['n']} test images, seed {run.args.seed}. "
         "Above: accuracy when a share of the pixels is removed; grey: maps that know nothing of the network. Below: "
         "Spearman's correlation between two rankings of the methods, by the mean probability of the digit at one share "
         "removed, averaged over the seven shares; 95 % bootstrap intervals over images. Truth: the ranking by the "

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 import _plot
 import _run  # puts the repository on the path
-from methods import METHODS
+from methods import METHODS, _display
 from methods._torch import Attribution, upsample
 from sanity_checks._small import digits
 from sanity_checks._statistics import interval
@@ -228,11 +228,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     titles = [METHODS[name].title for name in names]
     header = ["Image", *(f"{t}\n{after}" for t in titles for after in ("no penalty", "penalty"))]
-    blocks = [_plot.Block(header, rows, title=f"{k}: test digits, random shade") for k, rows in panels.items()]
-    pictures = _plot.grid(
+    blocks = [_display.Block(header, rows, title=f"{k}: test digits, random shade") for k, rows in panels.items()]
+    pictures = _display.grid(
         blocks,
         f"Upper part: maps of the true digit without a penalty and with one on the same kind of map. The box is the "
-        f"swatch. {_plot.SCALE} So a map of small numbers looks as strong as one of large numbers.",
+        f"swatch. {_display.SCALE} So a map of small numbers looks as strong as one of large numbers.",
     )
     outline(pictures, tests["random"].mask[:SHOWN].repeat(len(blocks), 1, 1), 1 + 2 * len(names))
     _run.save(run, [pictures, bars(run, names)], caption(run, names))
@@ -262,18 +262,18 @@ def on_swatch(run: _run.Run, name: str, model: nn.Module, data: Decoys) -> tuple
     return a, over_digits(found.columns["mu_w"]) | {"maps all zero": zero / len(a)}
 
 
-def rows_of_maps(data: Decoys, maps: dict[tuple[str, str], Tensor], names: Sequence[str]) -> list[list[_plot.Panel]]:
+def rows_of_maps(data: Decoys, maps: dict[tuple[str, str], Tensor], names: Sequence[str]) -> list[list[_display.Panel]]:
     """For each digit: the image, and each method's map without and with its penalty."""
     rows = []
     for i in range(SHOWN):
         grey = (data.x[i, 0].detach().cpu().numpy() * 255).round().astype(np.uint8).repeat(8, 0).repeat(8, 1)
         rgb = np.stack([grey] * 3, axis=2)
         cells = [
-            _plot.Panel(rgb, maps[training, name][i].sum(dim=0).cpu(), overlay="layer" in METHODS[name].params)
+            _display.Panel(rgb, maps[training, name][i].sum(dim=0).cpu(), overlay="layer" in METHODS[name].params)
             for name in names
             for training in ("none", name)
         ]
-        rows.append([_plot.Panel(rgb), *cells])
+        rows.append([_display.Panel(rgb), *cells])
     return rows
 
 
@@ -296,7 +296,7 @@ def bars(run: _run.Run, names: Sequence[str]) -> Figure:
         *(re.sub("(?<=[a-z])(?=CAM)|(?<=-)| ", "\n", METHODS[n].title) for n in names),
         "random\nshades",
     ]
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(len(networks), 2, caption(run, names), height=1.55, width_ratios=[1, 1.25])
         for (left, right), network in zip(axes, networks, strict=True):
             found = run.numbers[network]

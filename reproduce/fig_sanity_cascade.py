@@ -26,10 +26,8 @@ from torch.nn import functional as F
 
 import _plot
 import _run  # puts the repository on the path
-import images
-import models
 from _dots import title
-from methods import METHODS
+from methods import METHODS, _display, _images, _models
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 from sanity_checks._randomize import INITS, Stage, alive, randomized, stages
@@ -208,18 +206,20 @@ def tick(run: _run.Run, name: str) -> None:
     run.bar.update()
 
 
-def maps(found: Cascade, photo: images.Photo, header: Sequence[str], title_: str = "") -> _plot.Block:
+def maps(found: Cascade, photo: _images.Photo, header: Sequence[str], title_: str = "") -> _display.Block:
     """A row for each method and control: the map at each step; the photograph once."""
     side = min(len(photo.rgb), 1180 // (1 + len(header)))  # about the dots of a panel, so that a pixel is a dot
     rgb = np.asarray(Image.fromarray(photo.rgb).resize((side, side)))
 
-    def panel(a: Float[Tensor, "K h w"]) -> _plot.Panel:
+    def panel(a: Float[Tensor, "K h w"]) -> _display.Panel:
         small = a.shape[1] < side
         a = a.sum(dim=0)
-        return _plot.Panel(rgb, a if small else F.adaptive_avg_pool2d(a[None, None], side)[0, 0], overlay=small)
+        return _display.Panel(rgb, a if small else F.adaptive_avg_pool2d(a[None, None], side)[0, 0], overlay=small)
 
-    rows = [[_plot.Panel(rgb) if i == 0 else None, *map(panel, steps)] for i, steps in enumerate(found.maps.values())]
-    return _plot.Block(["Photograph", *header], rows, labels=[title(name) for name in found.maps], title=title_)
+    rows = [
+        [_display.Panel(rgb) if i == 0 else None, *map(panel, steps)] for i, steps in enumerate(found.maps.values())
+    ]
+    return _display.Block(["Photograph", *header], rows, labels=[title(name) for name in found.maps], title=title_)
 
 
 def draw(ax: Any, found: Mapping[str, Any], measure: str, heading: str) -> None:  # noqa: ANN401
@@ -260,11 +260,11 @@ def look(name: str) -> tuple[str, str]:
     return _plot.LINES[METHODS_SHOWN.index(name)], "-"
 
 
-def above(loaded: models.Loaded, subject: _run.Subject) -> str:
+def above(loaded: _models.Loaded, subject: _run.Subject) -> str:
     """The caption of the maps."""
     return (
         f"{loaded.note}. Maps of {subject.photo.name} for its top class by the trained network, {subject.target_name}; "
-        f"the first randomisation. {_plot.SCALE} A map in one colour is nearly the same everywhere."
+        f"the first randomisation. {_display.SCALE} A map in one colour is nearly the same everywhere."
     )
 
 
@@ -310,7 +310,7 @@ def _logits(model: nn.Module, x: Tensor) -> Float[Tensor, "B N"]:
 class Setting:
     """What the figures of photographs start from."""
 
-    loaded: models.Loaded
+    loaded: _models.Loaded
     subjects: list[_run.Subject]
     x: Float[Tensor, "B C H W"]
     target: Int[Tensor, " B"]
@@ -321,7 +321,7 @@ def setting(run: _run.Run, seeds: int) -> Setting:
     """Model, photographs and rows of a run; the expensive methods and the controls once, the others `seeds` times."""
     loaded = _run.load(run)
     subjects = _run.subjects(run, loaded)
-    x = images.tensor([s.photo for s in subjects], loaded)
+    x = _images.tensor([s.photo for s in subjects], loaded)
     target = torch.tensor([s.target for s in subjects], device=loaded.device)
     rows = bound(
         run,
@@ -361,7 +361,7 @@ def main() -> None:
     captions = above(it.loaded, it.subjects[0]), below(run, down, it.rows, len(it.x))
     header = ["trained", *(f"{'down to ' if i else ''}{name}" for i, name in enumerate(down.labels[1:]))]
     block = maps(down, it.subjects[0].photo, header, "Weights thrown away from the head down")
-    grid = _plot.grid([block], captions[0], _run.banner(run))
+    grid = _display.grid([block], captions[0], _run.banner(run))
     _run.save(run, [grid, curves(found, captions[1])], " ".join(captions))
 
 
@@ -372,7 +372,7 @@ def passes(rows: Mapping[str, tuple[Attribution, int]], points: int) -> int:
 
 def curves(found: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
     """The four measures from the head down, and the first of them from the image up."""
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(2, 3, caption, height=2.1)
         for ax, (measure, heading) in zip(axes.flat, MEASURES.items(), strict=False):
             draw(ax, found["top-down"], measure, f"{heading}, from the head down")

@@ -21,9 +21,10 @@ from torch import Tensor
 
 import _plot
 import _run  # puts the repository on the path
-import ground_truth
 from _dots import title
 from fig_sanity_cascade import INIT, Cascade, area, band, bound, cascade, flat, summary, tick
+from methods import _display
+from sanity_checks import _nets
 from sanity_checks._small import digits
 
 # Absolute Spearman correlation, mean over ten digits, when these are lost: softmax_linear, fc1, hidden2, hidden1.
@@ -74,10 +75,10 @@ def main() -> None:
         "authors": AUTHORS,
         "top-down": numbers,
     }
-    net = ground_truth.NETS[NET].title
+    net = _nets.NETS[NET].title
     above = (
         f"{net}. One test digit: a line of maps for each step; what has lost its weights stands at the "
-        f"left. {_plot.SCALE}"
+        f"left. {_display.SCALE}"
     )
     caption = (
         f"Means over {n} test digits with 95 % bootstrap intervals (mostly narrower than the lines); weights are "
@@ -87,23 +88,23 @@ def main() -> None:
         "authors' MNIST network, other layers and ten other digits: for orientation. Where there is no ink, x and so "
         "gradient x input are 0 for any weights: on ink alone much less stays, and nothing of the sign." + flat(found)
     )
-    grid = _plot.grid([maps(found, x[0])], above)
+    grid = _display.grid([maps(found, x[0])], above)
     _run.save(run, [grid, curves(numbers, caption)], f"{above} {caption}")
 
 
-def maps(found: Cascade, x: Float[Tensor, "1 h w"]) -> _plot.Block:
+def maps(found: Cascade, x: Float[Tensor, "1 h w"]) -> _display.Block:
     """A column for each row of the cascade, a line for each step; ink is dark."""
     side = 20  # of a pixel of the digit
     ink = (255 * (1 - x[0].cpu().numpy())).round().astype(np.uint8)  # h w
     rgb = np.kron(ink, np.ones((side, side), np.uint8))[..., None].repeat(3, axis=2)  # H W 3
 
-    def panel(a: Float[Tensor, "K h w"]) -> _plot.Panel:
-        return _plot.Panel(rgb, a.sum(dim=0), overlay=a.shape[1] < x.shape[1])
+    def panel(a: Float[Tensor, "K h w"]) -> _display.Panel:
+        return _display.Panel(rgb, a.sum(dim=0), overlay=a.shape[1] < x.shape[1])
 
     steps = [[panel(a[i]) for a in found.maps.values()] for i in range(len(found.labels))]
-    return _plot.Block(
+    return _display.Block(
         ["Digit", *(title(name).replace("Backprop", "Back-prop") for name in found.maps)],  # as wide as a map
-        [[None if i else _plot.Panel(rgb), *line] for i, line in enumerate(steps)],
+        [[None if i else _display.Panel(rgb), *line] for i, line in enumerate(steps)],
         labels=[found.labels[0], *(f"{'down to ' if i else ''}{name}" for i, name in enumerate(found.labels[1:]))],
     )
 
@@ -111,7 +112,7 @@ def maps(found: Cascade, x: Float[Tensor, "1 h w"]) -> _plot.Block:
 def curves(numbers: Mapping[str, Any], caption: str) -> Figure:
     """An axes for each method, the last one for the controls."""
     methods = [name for name in numbers["rows"] if name in AUTHORS]
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(2, 4, caption, height=1.65, sharex=True, sharey=True)
         at = range(len(numbers["labels"]))
         for ax, name in zip(axes.flat, [*methods, None], strict=False):

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-import ground_truth
 from _dots import controls, dots, of_images, rgb, title
-from methods import METHODS
+from methods import METHODS, _display
 from methods._torch import Attribution
+from sanity_checks import _ground_truth
 from sanity_checks._randomize import alive, randomized
 from sanity_checks._small import digits
 from sanity_checks._statistics import verdict
@@ -69,7 +69,7 @@ def main() -> None:
     run = _run.start(__file__, __doc__, photos=None)
     quick, seed, device = run.args.quick, run.args.seed, run.args.device
     n = 20 if quick else 200
-    found = ground_truth.digits_on_textures(n, seed)
+    found = _ground_truth.digits_on_textures(n, seed)
     x, digit, texture, mask = (v.to(device) for v in (found.x, found.digit, found.texture, found.mask))
 
     product = products(digits().x_test[: 60 if quick else None], seed)
@@ -103,7 +103,7 @@ def main() -> None:
     grid_caption = (
         "First row: a digit times two unrelated vectors u and v of normal numbers, and the rank correlation of the two "
         "products, |x u| and |x v|. Below: maps of one image by networks for the digit, for the texture, and with "
-        f"permuted weights; classes: the digit, the texture, the digit. {_plot.SCALE}"
+        f"permuted weights; classes: the digit, the texture, the digit. {_display.SCALE}"
     )
     caption = (
         f"Top: the same correlation for {product['zeros'].numel()} digits of 8 x 8 pixels, one u and v each, against "
@@ -119,7 +119,7 @@ def main() -> None:
         "crosses: maps of different images. Grey: maps that do not look at the network; noise passes the test on the "
         f"right, and has no task contrast.{fewer}{left_out(run.numbers)}"
     )
-    figures = [_plot.grid(blocks, grid_caption), draw(run.numbers, caption)]
+    figures = [_display.grid(blocks, grid_caption), draw(run.numbers, caption)]
     _run.save(run, figures, f"{grid_caption} {caption}")
 
 
@@ -200,7 +200,7 @@ def contrast(
     return numbers, [v[0].sum(dim=0).float().cpu() for v in (a, b, c[0])]
 
 
-def top_row(seed: int) -> _plot.Block:
+def top_row(seed: int) -> _display.Block:
     """Digits, two vectors, and the products."""
     data = digits()
     panels, header = [], []
@@ -209,19 +209,21 @@ def top_row(seed: int) -> _plot.Block:
         u, v = torch.randn(2, *x.shape, generator=torch.Generator().manual_seed(seed + k))
         rho = float(spearman((x * u).abs().flatten()[None], (x * v).abs().flatten()[None]))
         shown = [u, v, (x * u).abs(), (x * v).abs()]
-        panels += [_plot.Panel(rgb(x)), *(_plot.Panel(rgb(x), a[0]) for a in shown)]
-        panels[-1] = _plot.Panel(rgb(x), shown[-1][0], below=f"rho = {rho:.2f}")
+        panels += [_display.Panel(rgb(x)), *(_display.Panel(rgb(x), a[0]) for a in shown)]
+        panels[-1] = _display.Panel(rgb(x), shown[-1][0], below=f"rho = {rho:.2f}")
         header += ["x", "u", "v", "|x u|", "|x v|"]
-    return _plot.Block(header, [panels])
+    return _display.Block(header, [panels])
 
 
-def block(kind: str, x: Float[Tensor, "3 H W"], maps: Mapping[tuple[str, str], list[Tensor]]) -> _plot.Block:
+def block(kind: str, x: Float[Tensor, "3 H W"], maps: Mapping[tuple[str, str], list[Tensor]]) -> _display.Block:
     """A row for each network: the image and its maps."""
-    picture = (x * ground_truth.STD + ground_truth.MEAN).clamp(0, 1).permute(1, 2, 0).mul(255).byte().numpy()  # H W 3
+    picture = (x * _ground_truth.STD + _ground_truth.MEAN).clamp(0, 1).permute(1, 2, 0).mul(255).byte().numpy()  # H W 3
     names = [name for k, name in maps if k == kind and name not in ("smooth_noise", "centred_gaussian")]
-    panels = [[_plot.Panel(picture), *(_plot.Panel(picture, maps[kind, name][k]) for name in names)] for k in range(3)]
+    panels = [
+        [_display.Panel(picture), *(_display.Panel(picture, maps[kind, name][k]) for name in names)] for k in range(3)
+    ]
     header = ["Image", *(title(name).replace("Backprop", "Back-prop") for name in names)]
-    return _plot.Block(header, panels, ["digit", "texture", "random"], "CNN" if kind == "cnn" else "ViT")
+    return _display.Block(header, panels, ["digit", "texture", "random"], "CNN" if kind == "cnn" else "ViT")
 
 
 def left_out(numbers: Mapping[str, Any]) -> str:
@@ -238,7 +240,7 @@ def left_out(numbers: Mapping[str, Any]) -> str:
 def draw(numbers: Mapping[str, Any], caption: str) -> Any:  # noqa: ANN401 matplotlib's figure
     """The products' correlations, then for each architecture mass, task contrast and similarity under new weights."""
     height = 0.13 * max(len(numbers[kind]) for kind in ("cnn", "vit")) + 0.45
-    with _plot.style():
+    with _display.style():
         ratios = [0.55, 1, 1]
         figure, axes = _plot.chart(3, 3, caption, height=height * sum(ratios) / 3, height_ratios=ratios)
         for ax in axes[0, :2]:

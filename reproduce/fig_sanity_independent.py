@@ -27,6 +27,7 @@ from fig_sanity_cascade import (
     summary,
     tick,
 )
+from methods import _display
 
 
 def main() -> None:
@@ -56,8 +57,8 @@ def main() -> None:
     captions = above(it.loaded, it.subjects[0]), below(run, found, it.rows, len(it.x))
     header = ["trained", *(f"only {name}" for name in found.labels[1:])]
     block = maps(found, it.subjects[0].photo, header, "Weights of one stage at a time thrown away")
-    grid = _plot.grid([block], captions[0], _run.banner(run))
-    with _plot.style():
+    grid = _display.grid([block], captions[0], _run.banner(run))
+    with _display.style():
         figure, axes = _plot.chart(2, 2, captions[1], height=1.9)
         for ax, (measure, heading) in zip(axes.flat, MEASURES.items(), strict=True):
             draw(ax, numbers, measure, heading)

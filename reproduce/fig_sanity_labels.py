@@ -16,9 +16,9 @@ from torch import Tensor
 
 import _plot
 import _run  # puts the repository on the path
-import ground_truth
 from _dots import controls, dots, legend, of_images, rgb, title
-from sanity_checks import Result
+from methods import _display
+from sanity_checks import Result, _nets
 from sanity_checks._small import digits
 from sanity_checks._statistics import paired, retained, verdict
 from sanity_checks._torch import explain
@@ -53,7 +53,7 @@ def main() -> None:
     data = digits()
     n = 60 if run.args.quick else len(data.x_test)
     names = ("digits_true", "digits_again", "digits_permuted")
-    accuracy = {name: ground_truth.recorded(name)["accuracy"] for name in names}
+    accuracy = {name: _nets.recorded(name)["accuracy"] for name in names}
     true, again, permuted = (_run.net(run, name) for name in names)
     nets = LabelNets(true, again, permuted, accuracy["digits_permuted"]["train"])
     x = data.x_test[:n].to(run.args.device)
@@ -83,8 +83,8 @@ def main() -> None:
         "different images, the chance level. Grey: maps that do not look at the network. One network each; the first "
         f"and the third start from the same random weights, the second from others.{flat(found)}"
     )
-    grid = _plot.grid(blocks(data.x_test[drawn], maps), _plot.SCALE)
-    _run.save(run, [grid, draw(found, caption)], f"{_plot.SCALE} {caption}")
+    grid = _display.grid(blocks(data.x_test[drawn], maps), _display.SCALE)
+    _run.save(run, [grid, draw(found, caption)], f"{_display.SCALE} {caption}")
 
 
 def summary(found: Result) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def summary(found: Result) -> dict[str, Any]:
 
 def draw(found: Mapping[str, Mapping[str, Any]], caption: str) -> Any:  # noqa: ANN401 matplotlib's figure
     """Circle, diamond and cross for each row, in one panel for each measure."""
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, len(MEASURES), caption, height=0.16 * len(found) + 0.75, sharey=True, sharex=True)
         for ax, (measure, (heading, _)) in zip(axes[0], MEASURES.items(), strict=True):
             ax.axvline(0, color="black", linewidth=0.4)
@@ -119,17 +119,17 @@ def draw(found: Mapping[str, Mapping[str, Any]], caption: str) -> Any:  # noqa: 
         return figure
 
 
-def blocks(x: Tensor, maps: Mapping[str, Sequence[Tensor]]) -> list[_plot.Block]:
+def blocks(x: Tensor, maps: Mapping[str, Sequence[Tensor]]) -> list[_display.Block]:
     """For each digit a row for each network: the digit and its maps."""
     header = ["Digit", *(title(name).replace("Backprop", "Back-prop") for name in maps)]
     labels = ["true labels", "true labels, again", "permuted labels"]
     out = []
     for i, picture in enumerate(x):
         panels = [
-            [_plot.Panel(rgb(picture)), *(_plot.Panel(rgb(picture), maps[name][k][i]) for name in maps)]
+            [_display.Panel(rgb(picture)), *(_display.Panel(rgb(picture), maps[name][k][i]) for name in maps)]
             for k in range(len(labels))
         ]
-        out.append(_plot.Block(header if i == 0 else [""] * len(header), panels, labels))
+        out.append(_display.Block(header if i == 0 else [""] * len(header), panels, labels))
     return out
 
 

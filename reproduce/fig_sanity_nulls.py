@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-import images
 from _dots import controls, dots, of_images, title
+from methods import _display, _images
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 from sanity_checks._small import digits
@@ -55,7 +55,7 @@ def main() -> None:
         target = net(x).argmax(dim=1)
     loaded = _run.load(run)
     subjects = _run.subjects(run, loaded)
-    photos = images.tensor([s.photo for s in subjects], loaded)
+    photos = _images.tensor([s.photo for s in subjects], loaded)
     goal = torch.tensor([s.target for s in subjects], device=loaded.device)
 
     small = SHOWN[::5] if quick else SHOWN
@@ -171,7 +171,7 @@ def draw(numbers: Mapping[str, Any], caption: str, banner: str) -> Any:  # noqa:
     """A row of panels for each network, a panel for each test."""
     sizes, cases = [len(found["rows"]) for found in numbers.values()], list(numbers)
     heights = [0.14 * n + 0.5 for n in sizes]
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(
             len(cases), 3, caption, height=sum(heights) / len(cases), height_ratios=heights, banner=banner
         )

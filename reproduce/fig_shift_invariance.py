@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import _plot
 import _run  # puts the repository on the path
 from _dots import controls, dots, of_images, rgb, title
+from methods import _display
 from methods._torch import Attribution, Target
 from sanity_checks._small import digits
 from sanity_checks._torch import explain
@@ -87,7 +88,7 @@ def main() -> None:
         f"the value {-m:g} of f1. Grey: maps that do not look at the network."
     )
     blocks = [block(pictures, m, maps)]
-    _run.save(run, [_plot.grid(blocks, _plot.SCALE), draw(found, caption)], f"{_plot.SCALE} {caption}")
+    _run.save(run, [_display.grid(blocks, _display.SCALE), draw(found, caption)], f"{_display.SCALE} {caption}")
 
 
 def shifted(model: nn.Module, m: float) -> tuple[nn.Module, nn.Module]:
@@ -105,20 +106,20 @@ def from_black(
     return of(model, x, target, baseline=x.detach().amin(dim=(1, 2, 3), keepdim=True))  # type: ignore[call-arg]
 
 
-def block(x: Float[Tensor, "B 1 H W"], m: float, maps: Mapping[str, list[Tensor]]) -> _plot.Block:
+def block(x: Float[Tensor, "B 1 H W"], m: float, maps: Mapping[str, list[Tensor]]) -> _display.Block:
     """A row for each method: the maps of both networks, digit after digit."""
     panels = []
     for pair in [None, *maps.values()]:
-        panels.append([_plot.Panel(rgb(x[i]), pair and pair[k][i]) for i in range(len(x)) for k in range(2)])
+        panels.append([_display.Panel(rgb(x[i]), pair and pair[k][i]) for i in range(len(x)) for k in range(2)])
     header = ["f1 at x", f"f2 at x {'-' if m < 0 else '+'} {abs(m):g}"] * len(x)
     short = {BLACK: "IG, black", ZERO: "IG, zeros", "input_x_gradient": "Gradient x Input"}
     names = [short.get(name) or title(name).replace("Backprop", "Back-prop") for name in maps]
-    return _plot.Block(header, panels, ["Digit", *names])
+    return _display.Block(header, panels, ["Digit", *names])
 
 
 def draw(found: Mapping[str, Mapping[str, Any]], caption: str) -> Any:  # noqa: ANN401 matplotlib's figure
     """How much each row's maps change, on a logarithmic axis."""
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, 1, caption, height=0.16 * len(found) + 0.5)
         ax = axes[0, 0]
         ax.set_xscale("log")

@@ -4,9 +4,8 @@ No pretrained transformer comes with the repository, so without --model the weig
 With weights at hand: python reproduce/fig_transformers.py --model vit_base_patch16_224,swin_tiny_patch4_window7_224
 """
 
-import _plot
 import _run  # puts the repository on the path
-from methods import METHODS
+from methods import METHODS, _display
 
 TAGS = "vit_tiny_patch16_224,swin_tiny_patch4_window7_224"
 ORDER = [
@@ -34,7 +33,7 @@ def main() -> None:
         rows = _run.subjects(run, loaded)
         maps = [_run.explain(run, loaded, name, rows) for name in names]
         blocks.append(
-            _plot.Block(
+            _display.Block(
                 header=["Photograph", *(METHODS[name].title for name in names)],
                 rows=list(zip(_run.photographs(rows), *maps, strict=True)),
                 labels=_run.labels(rows),
@@ -45,10 +44,10 @@ def main() -> None:
     meaningless = " They show that the methods run, not what a trained network looks at." if _run.banner(run) else ""
     caption = (
         f"{'; '.join(notes)}.{meaningless} Below each photograph: its top class and probability; that class is "
-        f"explained. {_plot.SCALE} Maps of pixels are summed over the colour channels and drawn on white; maps of "
+        f"explained. {_display.SCALE} Maps of pixels are summed over the colour channels and drawn on white; maps of "
         "patches tint the photograph." + _run.refusals(run, "cell left empty")
     )
-    _run.save(run, _plot.grid(blocks, caption, _run.banner(run)), caption)
+    _run.save(run, _display.grid(blocks, caption, _run.banner(run)), caption)
 
 
 if __name__ == "__main__":

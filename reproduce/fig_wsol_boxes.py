@@ -26,10 +26,10 @@ from torch import Tensor
 
 import _plot
 import _run  # puts the repository on the path
-import ground_truth
-from methods import METHODS
+from methods import METHODS, _display
+from methods._models import Loaded
 from methods._torch import Attribution, minmax
-from models import Loaded
+from sanity_checks import _ground_truth, _nets
 from sanity_checks._boxes import box_iou, contours
 from sanity_checks._controls import CONTROLS, matched
 from sanity_checks._statistics import interval
@@ -63,7 +63,7 @@ def main() -> None:
     run = _run.start(__file__, __doc__, photos="coffee,rocket", quick_photos="coffee")
     n, step = (16, 0.05) if run.args.quick else (200, 0.01)
     model, device = _run.net(run, "digit_cnn"), run.args.device
-    found = ground_truth.digits_on_textures(n, run.args.seed)
+    found = _ground_truth.digits_on_textures(n, run.args.seed)
     x, target, mask = found.x.to(device), found.digit.to(device), found.mask.to(device)
     run.bar.reset(total=len(ORDER) * 2 + len(CONTROLS) + len(ORDER))
 
@@ -78,7 +78,7 @@ def main() -> None:
         if name in ORDER:
             rows[f"{name}, matched noise"] = matched(maps[name], run.args.seed)
         for row, a in rows.items():
-            results[row] = _run.score(run, "wsol", a, mask, interval=step, size=ground_truth.SIDE, threshold=FIXED)
+            results[row] = _run.score(run, "wsol", a, mask, interval=step, size=_ground_truth.SIDE, threshold=FIXED)
             hits[row] = hits_of(results[row].curves)
             run.bar.update()
     tau = np.array(results["grad_cam"].at[:-1])
@@ -94,7 +94,7 @@ def main() -> None:
         "over_the_centre": {row: asdict(interval(both[row][1] - centre)) for row in ORDER},
         "sides_of_true_box": [mask.any(dim=2 - k).sum(dim=1).double().mean() for k in (1, 0)],
         "perfect_map": _run.score(
-            run, "wsol", mask[:, None].float(), mask, size=ground_truth.SIDE, interval=step
+            run, "wsol", mask[:, None].float(), mask, size=_ground_truth.SIDE, interval=step
         ).facts,
         "rows": run.numbers,
     }
@@ -208,19 +208,19 @@ def _label(row: str) -> str:
 
 
 def _examples(
-    found: ground_truth.DigitsOnTextures, maps: Mapping[str, Tensor], best: Mapping[str, float], *, few: bool
+    found: _ground_truth.DigitsOnTextures, maps: Mapping[str, Tensor], best: Mapping[str, float], *, few: bool
 ) -> Figure:
     """The sweep on one image, and boxes on three more at 0.2 and at each method's best threshold."""
     zoom = 6
-    rgb = (found.x * ground_truth.STD + ground_truth.MEAN).clamp(0, 1).mul(255).byte()
+    rgb = (found.x * _ground_truth.STD + _ground_truth.MEAN).clamp(0, 1).mul(255).byte()
     rgb = rgb.permute(0, 2, 3, 1).cpu().numpy().repeat(zoom, axis=1).repeat(zoom, axis=2)  # n 192 192 3
     levels = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     sweep = []
     shown = SWEPT[:1] if few else SWEPT
     for name in shown:
         a, true = pixels(maps[name][:1].cpu(), found.x[:1])[0], true_box(found.mask[0])
-        tinted = _plot._pixels(_plot.Panel(rgb[0], a, overlay=True))
-        line = [_plot.Panel(draw((tinted * 255).astype(np.uint8), true, TRUE, zoom))]
+        tinted = _display._pixels(_display.Panel(rgb[0], a, overlay=True))
+        line = [_display.Panel(draw((tinted * 255).astype(np.uint8), true, TRUE, zoom))]
         for tau in levels:
             boxes = found_boxes(a, tau)
             iou = box_iou(boxes, true)[:, 0]
@@ -229,34 +229,34 @@ def _examples(
             picture = np.where(above[..., None], rgb[0], (rgb[0] * 0.3).astype(np.uint8))
             picture = draw(picture, boxes, OTHER, zoom, 1)
             picture = draw(draw(picture, true, TRUE, zoom), boxes[[iou.argmax()]], BEST, zoom)
-            line.append(_plot.Panel(picture, below=f"{iou.max():.2f}"))
+            line.append(_display.Panel(picture, below=f"{iou.max():.2f}"))
         sweep.append(line)
     several = []
     for i in range(1, 2 if few else 4):
         true = true_box(found.mask[i])
-        line = [_plot.Panel(draw(rgb[i], true, TRUE, zoom))]
+        line = [_display.Panel(draw(rgb[i], true, TRUE, zoom))]
         for name, own in best.items():
             a = pixels(maps[name][i : i + 1].cpu(), found.x[:1])[0]
             picture = draw(
-                (_plot._pixels(_plot.Panel(rgb[i], a, overlay=True)) * 255).astype(np.uint8), true, TRUE, zoom
+                (_display._pixels(_display.Panel(rgb[i], a, overlay=True)) * 255).astype(np.uint8), true, TRUE, zoom
             )
             for tau, colour in ((FIXED, AT_FIXED), (own, BEST)):
                 boxes = found_boxes(a, tau)
                 picture = draw(picture, boxes[[box_iou(boxes, true)[:, 0].argmax()]], colour, zoom)
-            line.append(_plot.Panel(picture, below=f"{own:.2f}"))
+            line.append(_display.Panel(picture, below=f"{own:.2f}"))
         several.append(line)
     above = "One image, the threshold τ from low to high. Dark: below the threshold"
     own = f"More images: one threshold for all (τ = {FIXED}) against each method's own best, which stands below"
     blocks = [
-        _plot.Block(["Map", *(f"τ = {tau}" for tau in levels)], sweep, [_label(name) for name in shown], above),
-        _plot.Block(["Image", *map(_label, best)], several, title=own),
+        _display.Block(["Map", *(f"τ = {tau}" for tau in levels)], sweep, [_label(name) for name in shown], above),
+        _display.Block(["Image", *map(_label, best)], several, title=own),
     ]
     legend = (
         "Yellow: the true box. Red: of all boxes that are found, the one that fits best (in the second block at the "
         f"best τ for IoU 0.5). Pale blue: that at τ = {FIXED}. Thin grey: the other boxes. Below the first block: the "
         "best IoU."
     )
-    return _plot.grid(blocks, legend)
+    return _display.grid(blocks, legend)
 
 
 def draw(
@@ -279,7 +279,7 @@ def draw(
 
 def _curves(run: _run.Run, tau: np.ndarray, hits: Mapping[str, np.ndarray]) -> Figure:
     """BoxAcc against the threshold; where each row is best; and MaxBoxAccV2."""
-    with _plot.style():
+    with _display.style():
         figure, axes = _plot.chart(1, 3, "", height=2.6, width_ratios=[1.25, 0.8, 1.15])
         left, middle, right = axes[0]
         numbers = run.numbers["rows"]
@@ -322,12 +322,12 @@ def _curves(run: _run.Run, tau: np.ndarray, hits: Mapping[str, np.ndarray]) -> F
 
 
 def _photographs(
-    run: _run.Run, rows: Sequence[_run.Subject], panels: Mapping[str, Sequence[_plot.Panel | None]], caption: str
+    run: _run.Run, rows: Sequence[_run.Subject], panels: Mapping[str, Sequence[_display.Panel | None]], caption: str
 ) -> Figure:
     """Boxes of the embedded classifier's maps."""
     lines = []
     for i, first in enumerate(_run.photographs(rows)):
-        line: list[_plot.Panel | None] = [first]
+        line: list[_display.Panel | None] = [first]
         for name in ORDER:
             panel = panels[name][i]
             if panel is None or panel.a is None:
@@ -335,20 +335,20 @@ def _photographs(
                 continue
             rgb = panel.rgb
             a = pixels(panel.a[None, None].cpu(), torch.empty(1, *rgb.shape[:2]))[0]
-            picture = (_plot._pixels(_plot.Panel(rgb, a, overlay=True)) * 255).astype(np.uint8)
+            picture = (_display._pixels(_display.Panel(rgb, a, overlay=True)) * 255).astype(np.uint8)
             for tau, colour in NESTED.items():
                 boxes = found_boxes(a, tau)
                 area = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
                 picture = draw(picture, boxes[[area.argmax()]], colour, 1)
-            line.append(_plot.Panel(picture))
+            line.append(_display.Panel(picture))
         lines.append(line)
-    block = _plot.Block(
+    block = _display.Block(
         ["Photograph", *map(_label, ORDER)],
         lines,
         _run.labels(rows),
         "Photographs: the largest box at τ = 0.2 (pale blue), 0.4 (blue) and 0.6 (black)",
     )
-    return _plot.grid([block], caption, _run.banner(run))
+    return _display.grid([block], caption, _run.banner(run))
 
 
 def _caption(run: _run.Run, loaded: Loaded, n: int) -> str:
@@ -360,7 +360,7 @@ def _caption(run: _run.Run, loaded: Loaded, n: int) -> str:
     surely = sum(found["low"] > 0 for found in run.numbers["over_the_centre"].values())
     examples = f" ({', '.join(f'{_label(a)} over {_label(b)}' for a, b in turned[:3])})" if turned else ""
     return (
-        f"{ground_truth.NETS['digit_cnn'].title}; {n} test images of 32 x 32 pixels with exact boxes, explained for "
+        f"{_nets.NETS['digit_cnn'].title}; {n} test images of 32 x 32 pixels with exact boxes, explained for "
         f"the digit; seed {run.args.seed}. Maps as they come, channels summed, scaled to 0 ... 1. Curves: the share of "
         "images where a box around a region above τ has an IoU of 0.5 or more; dots mark the best τ. At τ = "
         f"{FIXED} for all (black line) {_label(fixed[0])} comes first and {_label(fixed[-1])} last; of "

@@ -16,37 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from methods import METHODS, Method
+from methods._references import paper, references
+from methods._registry import FAMILIES
 from sanity_checks import CHECKS, Check
 
 README = ROOT / "README.md"
-FAMILIES = {
-    "gradient": "Gradients",
-    "path": "Path integrals",
-    "backprop-rule": "Backward rules",
-    "cam": "Class activation maps",
-    "attention": "Attention",
-    "perturbation": "Perturbation",
-    "combinator": "Combinations",
-}
-
-
-def references() -> dict[str, dict[str, str]]:
-    """Fields of each entry of references.bib, by key: one entry a line, braces balanced."""
-    entries = {}
-    for kind, key, rest in re.findall(r"^@(\w+)\{(\w+), (.*)\}$", (ROOT / "methods/references.bib").read_text(), re.M):
-        pairs = re.findall(r"(\w+)=\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}", rest)
-        entries[key] = {"kind": kind} | dict(pairs)
-    return entries
-
-
-def paper(entry: dict[str, str]) -> str:
-    """'Selvaraju 2017' as a link to the paper."""
-    who = f"{entry['author'].split(',')[0]} {entry['year']}"
-    for latex, letter in {"{\\'e}": "é", '{\\"o}': "ö"}.items():
-        who = who.replace(latex, letter)
-    if "eprint" in entry:
-        return f"[{who}](https://arxiv.org/abs/{entry['eprint']})"
-    return f"[{who}]({entry.get('url') or 'https://doi.org/' + entry['doi']})"
 
 
 def row(m: Method, entry: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ part of some scores; so a number in bold is one that is surely better than that 
     torchrun --nproc-per-node=4 reproduce/table_localization.py --images DIR --boxes DIR --model resnet50 --device cuda
 
 By default: digits on textures, whose masks are exact, with the small CNN and the small ViT trained for the digits. With
---images and --boxes: ImageNet's validation images and their boxes, see `imagenet.py`, through --model, each explained
+--images and --boxes: ImageNet's validation images and their boxes, see `_imagenet.py`, through --model, each explained
 for its own class. Killed, the same command goes on where it was.
 """
 
@@ -24,13 +24,12 @@ from typing import Any
 
 import numpy as np
 
+import _imagenet
 import _run  # puts the repository on the path
-import ground_truth
-import imagenet
 from _table import ENOUGH, OPTIONS, Column, chunk, described, digits, fewer, for_digits, measure, numbers, rows
 from fig_wsol_boxes import hits_of, resampled
 from methods import METHODS
-from sanity_checks import CHECKS, Result
+from sanity_checks import CHECKS, Result, _ground_truth, _nets
 from sanity_checks._parallel import World, world
 from sanity_checks._runner import Bench, Part
 from sanity_checks._statistics import interval
@@ -84,7 +83,7 @@ def on_digits(run: _run.Run, here: World) -> None:
     """Both small networks on digits on textures, with all ranks; the first writes."""
     args, n = run.args, run.args.limit or (12 if run.args.quick else 80)
     boxes = {"interval": 0.001} if args.full else dict(CHECKS["wsol"].quick)
-    checks = {c.check: boxes | {"size": ground_truth.SIDE} if c.check == "wsol" else {} for c in COLUMNS}
+    checks = {c.check: boxes | {"size": _ground_truth.SIDE} if c.check == "wsol" else {} for c in COLUMNS}
     found = {}
     for kind, names in (("cnn", list(METHODS)), ("vit", VIT)):
         found[kind] = cells(run, here, digits(run, f"digit_{kind}", n), names, checks, small=True)
@@ -95,17 +94,17 @@ def on_digits(run: _run.Run, here: World) -> None:
         f"has {found['cnn']['area']:.3f} of the pixels. "
     )
     note = f"Box scores at 32 pixels, no margin in the pointing game. Fewer steps than by default: {fewer()}."
-    titles = {kind: ground_truth.NETS[f"digit_{kind}"].title for kind in found}
+    titles = {kind: _nets.NETS[f"digit_{kind}"].title for kind in found}
     write(run, {titles[kind]: f for kind, f in found.items()}, settings, note)
 
 
 def on_imagenet(run: _run.Run, here: World) -> None:
     """The model on ImageNet's images with boxes, with all ranks; the first writes."""
     args = run.args
-    items, left_out, cut = imagenet.find(args.images, args.boxes, args.limit or (4 if args.quick else None))
+    items, left_out, cut = _imagenet.find(args.images, args.boxes, args.limit or (4 if args.quick else None))
     loaded = _run.load(run)
-    good, bad = imagenet.readable(items, workers=args.workers, world=here)
-    bench = imagenet.bench(loaded, good, chunk(run, loaded), crop=args.crop)
+    good, bad = _imagenet.readable(items, workers=args.workers, world=here)
+    bench = _imagenet.bench(loaded, good, chunk(run, loaded), crop=args.crop)
     checks = {c.check: {} if args.full or c.check != "wsol" else dict(CHECKS["wsol"].quick) for c in COLUMNS}
     found = cells(run, here, bench, list(METHODS), checks, small=False)
     if here.rank > 0:

@@ -34,9 +34,7 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-import images
-import models
-from methods import METHODS
+from methods import METHODS, _images, _models
 
 TESTS = _run.ROOT / "tests"
 NETWORK = "tf_efficientnet_lite0"
@@ -149,7 +147,7 @@ def photo_cases(kind: str) -> Iterator[tuple[str, str]]:
 
 
 def on_photographs(
-    run: _run.Run, method: str, reference: str, loaded: models.Loaded, x: Float[Tensor, "B C H W"], target: Tensor
+    run: _run.Run, method: str, reference: str, loaded: _models.Loaded, x: Float[Tensor, "B C H W"], target: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One case with ImageNet weights, in the number type of x: our maps and theirs."""
     m, theirs = METHODS[method], tests("helpers").references(method)[reference]
@@ -239,7 +237,7 @@ def small_rows(run: _run.Run, names: Sequence[str]) -> list[Row]:
     return rows
 
 
-def photo_rows(run: _run.Run, names: Sequence[str], loaded: models.Loaded, x: Tensor, target: Tensor) -> list[Row]:
+def photo_rows(run: _run.Run, names: Sequence[str], loaded: _models.Loaded, x: Tensor, target: Tensor) -> list[Row]:
     """The second part: the libraries with ImageNet weights."""
     rows = []
     cases = [(n, r) for n, r in photo_cases("cnn") if n in names]
@@ -299,10 +297,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(threads)
 
     loaded = _run.load(run, run.args.model or NETWORK)
-    photos = images.load(run.args.images, loaded.preprocessing)
+    photos = _images.load(run.args.images, loaded.preprocessing)
     run.inputs |= {p.name: p for p in photos}
-    x = images.tensor(photos, loaded)
-    target = torch.tensor([c for c, _, _ in models.predict(loaded, x)])
+    x = _images.tensor(photos, loaded)
+    target = torch.tensor([c for c, _, _ in _models.predict(loaded, x)])
     rows += photo_rows(run, names, loaded, x, target)
 
     parts = {

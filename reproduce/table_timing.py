@@ -40,8 +40,6 @@ from torch import Tensor, nn
 from torch.utils.benchmark import timer
 
 import _plot
-import images
-import models
 from _clock import (
     LONG,
     Clock,
@@ -58,11 +56,11 @@ from _clock import (
     seconds,
 )
 from _peers import MODULES, PEERS, Job, job_of, quiet, same, version
-from methods import METHODS
+from methods import METHODS, _display, _images, _models
 from methods._layers import probe, stages
 from methods._torch import Attribution, activation
 
-QUICK_NETWORK = "resnet10t"  # else the default of models.load: resnet50
+QUICK_NETWORK = "resnet10t"  # else the default of _models.load: resnet50
 TRANSFORMER, QUICK_TRANSFORMER = "vit_small_patch16_224", "vit_tiny_patch16_224"
 CELLS = (("float32", 1), ("float32", 8), ("bfloat16", 1), ("bfloat16", 8))
 QUICK_METHODS = ("gradient", "grad_cam", "integrated_gradients", "ablation_cam", "attention_rollout")
@@ -400,7 +398,7 @@ def figure(cells: Sequence[Cell], peers: Sequence[Cell], caption: str) -> Figure
     names = ordered(cells)[::-1]
     at = {name: i for i, name in enumerate(names)}
     done = [c for c in cells if c["status"] == "measured"]
-    with _plot.style():
+    with _display.style():
         drawn, axes = _plot.chart(
             1, 2, caption, height=0.42 + 0.15 * len(names), sharey=True, gridspec_kw={"width_ratios": [1.6, 1]}
         )
@@ -477,7 +475,7 @@ def chosen(names: str | None) -> list[str]:
 class Subject(NamedTuple):
     """A network in float32, its batch of photographs, and the methods that are timed on it."""
 
-    loaded: models.Loaded
+    loaded: _models.Loaded
     kind: str  # its architecture: "cnn", "vit" or "swin"
     x: Float[Tensor, "B C H W"]  # the largest batch
     methods: list[str]
@@ -495,9 +493,9 @@ def subjects(run: _run.Run, names: Sequence[str], largest: int) -> list[Subject]
         run.args.weights = weights
     result, left = [], list(names)
     for one in found:
-        photos = images.load(run.args.images, one.preprocessing)
+        photos = _images.load(run.args.images, one.preprocessing)
         run.inputs |= {p.name: p for p in photos}
-        x = images.tensor([photos[i % len(photos)] for i in range(largest)], one)
+        x = _images.tensor([photos[i % len(photos)] for i in range(largest)], one)
         mine = [n for n in left if _kind(one) in METHODS[n].architectures]
         left = [n for n in left if n not in mine]
         result.append(Subject(one, _kind(one), x, mine))
@@ -505,7 +503,7 @@ def subjects(run: _run.Run, names: Sequence[str], largest: int) -> list[Subject]
     return [s for s in result if s.methods]
 
 
-def _kind(loaded: models.Loaded) -> str:
+def _kind(loaded: _models.Loaded) -> str:
     return probe(loaded.model, (3, *loaded.preprocessing.size)).architecture
 
 
@@ -636,7 +634,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = _run.start(
         __file__,
         __doc__,
-        photos=",".join([*images.PACKAGED, *images.COMPOSITES]),
+        photos=",".join([*_images.PACKAGED, *_images.COMPOSITES]),
         quick_photos="coffee",
         weights="random",
         argv=argv,

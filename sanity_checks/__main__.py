@@ -19,22 +19,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "reproduce"))  # models, photographs and trained networks are kept there
-
 import torch
 from tqdm import tqdm
 
-import images
-import models
-from _plot import write_png
-from _run import PACKAGES, commit, shortened
+from methods import _images, _models
+from methods._display import write_png
 from methods._front_door import closest
-from readme_table import paper, references
+from methods._references import citation, references
 from sanity_checks import CHECKS
 from sanity_checks import _benches as benches
 from sanity_checks._parallel import World, world
 from sanity_checks._pictures import cascade_figure, maps_figure, picture
+from sanity_checks._provenance import PACKAGES, commit, shortened
 from sanity_checks._report import ORDER, TABLE_CHECKS, curves_figure, summarise, write_html
 from sanity_checks._rows import Row, controls, resolve, try_out
 from sanity_checks._runner import Bench, Folder, Unit, cached, collect, plan, run, share, write_json
@@ -110,7 +106,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: {args.device!r} cannot be used here ({str(error).splitlines()[0]})") from error
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    loaded = models.load(
+    loaded = _models.load(
         args.model, weights=args.weights, device=args.device, weights_dir=args.weights_dir, seed=args.seed
     )
     good, bad = benches.readable(args.images, loaded, workers=args.workers, world=here)
@@ -177,7 +173,7 @@ def _rows(specs: Sequence[str], mode: str) -> list[Row]:
 
 
 def _benches(
-    checks: Mapping[str, Any], loaded: models.Loaded, good: Mapping[str, Any], mode: str, args: argparse.Namespace
+    checks: Mapping[str, Any], loaded: _models.Loaded, good: Mapping[str, Any], mode: str, args: argparse.Namespace
 ) -> dict[str, Bench]:
     """The benches that the checks need; photographs always."""
     needed = {name for check in checks for name in ("mask", "nets", "data") if name in CHECKS[check].inputs}
@@ -225,7 +221,7 @@ def _provenance(
     args: argparse.Namespace,
     argv: Sequence[str],
     mode: str,
-    loaded: models.Loaded,
+    loaded: _models.Loaded,
     rows: Sequence[Row],
     found: Mapping[str, Bench],
     good: Mapping[str, Any],
@@ -257,7 +253,7 @@ def _write(
     report: dict[str, Any],
     rows: Sequence[Row],
     shown: Mapping[str, Any],
-    loaded: models.Loaded,
+    loaded: _models.Loaded,
     items: Sequence[str],
     out: Path,
 ) -> None:
@@ -273,7 +269,9 @@ def _write(
     }
     figures = {}
     if shown:
-        photos = [images.load(i, loaded.preprocessing)[0].rgb for i in items[: len(next(iter(shown.values()))["maps"])]]
+        photos = [
+            _images.load(i, loaded.preprocessing)[0].rgb for i in items[: len(next(iter(shown.values()))["maps"])]
+        ]
         figures["maps"] = maps_figure(rows, shown, photos, "")
         few = [row for row in rows if not row.control or row.key in ("white_noise", "sobel_edges")]
         figures["cascade"] = cascade_figure(few, shown, photos[0], "")
@@ -286,15 +284,8 @@ def _write(
         write_png(figure, temporary, optimize=False)
         temporary.replace(out / f"{name}.png")
     write_json(out / "report.json", report, indent=1)
-    bib = {key: _citation(entry) for key, entry in references().items()}
+    bib = {key: f"{citation(entry)}." for key, entry in references().items()}
     write_html(out / "report.html", report, {name: out / f"{name}.png" for name in figures}, bib)
-
-
-def _citation(entry: Mapping[str, str]) -> str:
-    """'Petsiuk 2018 (arXiv:1806.07421)' in plain text."""
-    name, _, link = paper(dict(entry)).removeprefix("[").partition("](")
-    link = link.removesuffix(")").replace("https://arxiv.org/abs/", "arXiv:").removeprefix("https://")
-    return f"{name} ({link})."
 
 
 if __name__ == "__main__":

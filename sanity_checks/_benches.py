@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-import ground_truth
-import images
+from methods import _images
 from methods._layers import probe
-from models import Loaded, Preprocessing, state_sha256
+from methods._models import Loaded, Preprocessing, state_sha256
+from sanity_checks import _ground_truth, _nets
 from sanity_checks._parallel import World, ahead
 from sanity_checks._registry import Check
 from sanity_checks._runner import Bench
@@ -32,7 +32,7 @@ def readable(
     """The images of --images: (those that can be read, with their hashes; why the others cannot).
 
     Args:
-        which: see `images.items`.
+        which: see `_images.items`.
         loaded: the model they are prepared for.
         workers: processes that try them.
         world: each rank tries its share.
@@ -41,7 +41,7 @@ def readable(
         ValueError: unknown name, empty folder, or not one readable image.
     """
     found: list[tuple[str, Any, str]] = []
-    mine = world.share(images.items(which))
+    mine = world.share(_images.items(which))
     for part in world.gather(list(ahead(partial(_try, loaded.preprocessing), mine, workers))):
         found += part
     good = {item: sha256 for item, sha256, why in found if not why}
@@ -55,11 +55,11 @@ def photographs(loaded: Loaded, found: Mapping[str, Any], chunk: int) -> Bench:
     """The user's model on photographs (from `readable`); each is explained for its top class."""
     items = list(found)
 
-    def read(first: int, end: int) -> list[images.Photo]:
-        return [p for item in items[first:end] for p in images.load(item, loaded.preprocessing)]
+    def read(first: int, end: int) -> list[_images.Photo]:
+        return [p for item in items[first:end] for p in _images.load(item, loaded.preprocessing)]
 
-    def prepare(photos: list[images.Photo]) -> Mapping[str, Any]:
-        x = images.tensor(photos, loaded)
+    def prepare(photos: list[_images.Photo]) -> Mapping[str, Any]:
+        x = _images.tensor(photos, loaded)
         with torch.no_grad():
             return {"x": x, "target": loaded.model(x).argmax(dim=1)}
 
@@ -78,8 +78,8 @@ def photographs(loaded: Loaded, found: Mapping[str, Any], chunk: int) -> Bench:
 def textured(loaded: Loaded, size: str, seed: int) -> Bench:
     """Digits on textures, with masks: a small CNN, or a small ViT where the user's model has attention."""
     kind = "cnn" if probe(loaded.model, (3, *loaded.preprocessing.size)).architecture == "cnn" else "vit"
-    net, n = ground_truth.net(f"digit_{kind}").to(loaded.device), TEXTURED[size]
-    found = ground_truth.digits_on_textures(n, seed)
+    net, n = _nets.net(f"digit_{kind}").to(loaded.device), TEXTURED[size]
+    found = _ground_truth.digits_on_textures(n, seed)
 
     def prepare(part: slice) -> Mapping[str, Any]:
         x, digit, mask = (v[part].to(loaded.device) for v in (found.x, found.digit, found.mask))
@@ -103,8 +103,8 @@ def labels(loaded: Loaded, size: str, folder: str | None, seed: int) -> Bench:
     if folder:
         nets = train_nets(_subset(data, 5000), seed=seed)
     else:
-        A, again, B = (ground_truth.net(f"digits_{name}") for name in ("true", "again", "permuted"))
-        nets = LabelNets(A, again, B, ground_truth.recorded("digits_permuted")["accuracy"]["train"])
+        A, again, B = (_nets.net(f"digits_{name}") for name in ("true", "again", "permuted"))
+        nets = LabelNets(A, again, B, _nets.recorded("digits_permuted")["accuracy"]["train"])
     for net in nets[:3]:
         net.to(loaded.device)
     x = data.x_test[: TESTED[size]]
@@ -154,7 +154,7 @@ def bench_of(check: Check, found: Mapping[str, Bench]) -> Bench:
 def _try(prep: Preprocessing, item: str) -> tuple[str, Any, str]:
     """(item, hashes of its files, why it cannot be read)."""
     try:
-        return item, images.load(item, prep)[0].sha256, ""
+        return item, _images.load(item, prep)[0].sha256, ""
     except ValueError as error:
         return item, {}, str(error)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from _plot import Block, Panel, grid
+from methods._display import Block, Panel, grid
 from sanity_checks._randomize import randomized, stages
 from sanity_checks._rows import Row
 from sanity_checks._runner import Bench

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import fig_layercam as figure
-import ground_truth
 from figure_numbers import numbers
+from sanity_checks import _ground_truth, _nets
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_at_the_last_layer_grad_cam_is_the_better_one(found):
 
 
 def test_maps_that_are_known():
-    data = ground_truth.digits_on_textures(5, 0)
+    data = _ground_truth.digits_on_textures(5, 0)
     run = SimpleNamespace(checks={}, args=SimpleNamespace(device="cpu"))
     share = figure.partial(figure.on_digits, run, nn.Identity(), data, data.mask)
     flat = share(lambda model, x, target: torch.ones(len(x), 1, 32, 32))
@@ -59,7 +59,7 @@ def test_maps_that_are_known():
 
 def test_the_fused_map_is_of_all_layers():
     """And each method is asked at each layer."""
-    asked, model = [], ground_truth.net("digit_cnn")
+    asked, model = [], _nets.net("digit_cnn")
     bar = SimpleNamespace(set_postfix_str=lambda _text: None, update=lambda: None)
     run = SimpleNamespace(checks={}, methods={}, bar=bar, args=SimpleNamespace(device="cpu", seed=0, quick=False))
 

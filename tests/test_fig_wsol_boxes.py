@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import fig_wsol_boxes as fig
-import ground_truth
 from figure_numbers import numbers
 from methods.grad_cam import grad_cam
 from methods.gradient import gradient
+from sanity_checks import _ground_truth, _nets
 from sanity_checks._boxes import box_iou
 from sanity_checks._controls import white_noise
 from sanity_checks._torch import pixels
@@ -56,7 +56,7 @@ def test_a_threshold_from_other_images_gives_nearly_the_same():
 @pytest.fixture(scope="module")
 def judged():
     """(maps as pixels, masks, the check's curves) of a CAM, of signed pixels and of noise."""
-    found, net = ground_truth.digits_on_textures(6, 3), ground_truth.net("digit_cnn")
+    found, net = _ground_truth.digits_on_textures(6, 3), _nets.net("digit_cnn")
     maps = [
         grad_cam(net, found.x, found.digit, layer="features"),
         gradient(net, found.x, found.digit),

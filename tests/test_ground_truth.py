@@ -10,11 +10,10 @@ import torch
 from scipy.ndimage import binary_dilation
 from scipy.stats import chi2_contingency
 
-import ground_truth as gt
 from helpers import SMALL
 from methods import METHODS, attribute
 from methods._layers import probe
-from sanity_checks import CHECKS
+from sanity_checks import CHECKS, _ground_truth, _nets, _toys
 from sanity_checks._controls import CONTROLS
 from sanity_checks._small import accuracy, digits, small_cnn, train
 from sanity_checks._statistics import interval
@@ -45,20 +44,20 @@ def mass(a, mask):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_outside_its_mask_an_image_is_the_bare_texture(split):
-    d = gt.digits_on_textures(200, 3, split)
+    d = _ground_truth.digits_on_textures(200, 3, split)
     outside = ~d.mask[:, None].expand_as(d.x)
     assert torch.equal(d.x[outside], d.bare[outside])
     assert (d.x != d.bare).any(dim=1)[d.mask].float().mean() > 0.99
     assert 0.10 < d.mask.float().mean() < 0.14
     grey = d.bare - d.bare[:, :1]
     assert not grey.any()
-    rgb = gt.MEAN + gt.STD * d.x
+    rgb = _ground_truth.MEAN + _ground_truth.STD * d.x
     assert rgb.min() > -1e-6
     assert rgb.max() < 1 + 1e-6
 
 
 def test_texture_and_digit_are_independent():
-    d = gt.digits_on_textures(4000, 0)
+    d = _ground_truth.digits_on_textures(4000, 0)
     counts = torch.zeros(10, 4)
     counts.index_put_((d.digit, d.texture), torch.ones(4000), accumulate=True)
     assert counts.min() > 50
@@ -67,7 +66,7 @@ def test_texture_and_digit_are_independent():
 
 def test_digits_stand_on_the_grid_and_everywhere_on_it():
     rng = torch.Generator().manual_seed(0)
-    masks = gt._scene(torch.ones(600, 2, 8, 8), rng, "train")[2]  # n 2 32 64
+    masks = _ground_truth._scene(torch.ones(600, 2, 8, 8), rng, "train")[2]  # n 2 32 64
     assert (masks.sum(dim=(2, 3)) == 16 * 16).all()
     top, left = masks.any(dim=3).float().argmax(dim=2), masks.any(dim=2).float().argmax(dim=2)  # n 2
     assert set(top.flatten().tolist()) == set(left[:, 0].tolist()) == {0, 4, 8, 12, 16}
@@ -75,22 +74,22 @@ def test_digits_stand_on_the_grid_and_everywhere_on_it():
 
 
 def test_draws_repeat_and_splits_are_apart():
-    a, b, c = (gt.digits_on_textures(8, seed) for seed in (0, 0, 1))
+    a, b, c = (_ground_truth.digits_on_textures(8, seed) for seed in (0, 0, 1))
     assert all(torch.equal(u, v) for u, v in zip(a, b, strict=True))
     assert not torch.equal(a.x, c.x)
-    train, test = (gt._textures(split) for split in ("train", "test"))
+    train, test = (_ground_truth._textures(split) for split in ("train", "test"))
     assert train.shape[2] + test.shape[2] == 192  # columns of one picture, cut in two
-    of_split = {s: {p.numpy().tobytes() for p in gt._digits(s)[0]} for s in ("train", "test")}
+    of_split = {s: {p.numpy().tobytes() for p in _ground_truth.digits_of(s)[0]} for s in ("train", "test")}
     assert [len(v) for v in of_split.values()] == [1437, 360]
     for split in ("train", "test"):
-        inner = gt.decoy_digits(100, 0, split).x[:, :, 2:10, 2:10].contiguous()
+        inner = _ground_truth.decoy_digits(100, 0, split).x[:, :, 2:10, 2:10].contiguous()
         assert {p.numpy().tobytes() for p in inner} <= of_split[split]
     with pytest.raises(ValueError, match=r"^split: "):
-        gt.digits_on_textures(1, 0, "val")
+        _ground_truth.digits_on_textures(1, 0, "val")
 
 
 def test_two_digits_differ_and_each_has_its_half():
-    d = gt.two_digits(500, 0)
+    d = _ground_truth.two_digits(500, 0)
     assert (d.digits[:, 0] != d.digits[:, 1]).all()
     assert d.digits.unique().numel() == 10
     assert not d.masks[:, 0, :, 32:].any()
@@ -102,7 +101,7 @@ def test_two_digits_differ_and_each_has_its_half():
 
 @pytest.mark.parametrize(("split", "shades", "tells"), [("train", None, 1), ("test", None, 0), ("test", "label", 1)])
 def test_the_decoy_is_a_swatch_in_a_corner(split, shades, tells):
-    d = gt.decoy_digits(400, 0, split, shades)
+    d = _ground_truth.decoy_digits(400, 0, split, shades)
     assert (d.mask.sum(dim=(1, 2)) == 4).all()
     corners = d.mask[:, [0, 1, 0, 1, 10, 11, 10, 11], [0, 1, 10, 11, 0, 1, 10, 11]].view(400, 4, 2).all(dim=2)
     assert (corners.sum(dim=1) == 1).all()
@@ -116,52 +115,52 @@ def test_the_decoy_is_a_swatch_in_a_corner(split, shades, tells):
     frame[2:10, 2:10] = False
     assert not d.x[:, 0][frame & ~d.mask].any()
     with pytest.raises(ValueError, match=r"^shades: "):
-        gt.decoy_digits(1, 0, shades="none")
+        _ground_truth.decoy_digits(1, 0, shades="none")
 
 
 @pytest.mark.parametrize("pixels", [0, 1, 2])
 def test_dilated_masks(pixels):
-    d = gt.two_digits(3, 0)
+    d = _ground_truth.two_digits(3, 0)
     theirs = d.masks.numpy().reshape(6, 32, 64)
     side = 2 * pixels + 1
     theirs = [binary_dilation(m, torch.ones(side, side).numpy()) for m in theirs]
-    assert (gt.dilated(d.masks, pixels).numpy().reshape(6, 32, 64) == theirs).all()
+    assert (_ground_truth.dilated(d.masks, pixels).numpy().reshape(6, 32, 64) == theirs).all()
 
 
 # networks
 
 
-@pytest.mark.parametrize("name", gt.NETS)
+@pytest.mark.parametrize("name", _nets.NETS)
 def test_a_network_is_as_good_as_recorded_on_other_images(name):
-    model, facts = gt.net(name), gt.recorded(name)
+    model, facts = _nets.net(name), _nets.recorded(name)
     n = 400
     if name.startswith("digits"):
         data = digits()
         found = accuracy(model, data.x_test, data.y_test)
-        assert found == pytest.approx(facts["accuracy"]["test"], abs=gt.TOLERANCE)
+        assert found == pytest.approx(facts["accuracy"]["test"], abs=_nets.TOLERANCE)
     elif name.startswith("two"):
-        d = gt.two_digits(n, 77)
-        found = gt.among_top_two(model, d.x, d.digits)
+        d = _ground_truth.two_digits(n, 77)
+        found = _nets.among_top_two(model, d.x, d.digits)
     elif name.startswith("decoy"):
-        d = gt.decoy_digits(n, 77)
+        d = _ground_truth.decoy_digits(n, 77)
         found = accuracy(model, d.x, d.digit)
     else:
-        d = gt.digits_on_textures(n, 77)
+        d = _ground_truth.digits_on_textures(n, 77)
         found = accuracy(model, d.x, getattr(d, name.partition("_")[0]))
     p = facts["accuracy"]["test"]
-    assert abs(found - p) <= 4 * (p * (1 - p) / n) ** 0.5 + gt.TOLERANCE
+    assert abs(found - p) <= 4 * (p * (1 - p) / n) ** 0.5 + _nets.TOLERANCE
     assert not model.training
     assert facts["parameters"] == sum(v.numel() for v in model.parameters())
-    assert facts["command"] == f"python reproduce/ground_truth.py --retrain {name}"
-    assert (gt.WEIGHTS / f"{name}.pt").stat().st_size < 400_000
-    recipe = gt.NETS[name]
+    assert facts["command"] == f"python -m sanity_checks._nets --retrain {name}"
+    assert (_nets.WEIGHTS / f"{name}.pt").stat().st_size < 400_000
+    recipe = _nets.NETS[name]
     assert (facts["title"], facts["seed"], facts["lr"]) == (recipe.title, recipe.seed, recipe.lr)
     steps = recipe.epochs * 23
     assert 0 < facts["steps"] <= steps if recipe.until <= 1 else facts["steps"] == steps
 
 
 def test_the_accuracies_are_those_the_protocols_need():
-    a = {name: gt.recorded(name)["accuracy"] for name in gt.NETS}
+    a = {name: _nets.recorded(name)["accuracy"] for name in _nets.NETS}
     assert a["digit_cnn"]["test"] > 0.93
     assert min(a[n]["test"] for n in ("digit_vit", "texture_cnn", "texture_vit", "two_digits_cnn")) > 0.90
     assert a["two_digits_vit"]["test"] > 0.85
@@ -171,82 +170,82 @@ def test_the_accuracies_are_those_the_protocols_need():
 
 
 def test_weights_and_records_are_all_there_and_no_others():
-    files = {f.name for f in gt.WEIGHTS.iterdir()}
-    assert files == {f"{name}.{end}" for name in gt.NETS for end in ("pt", "json")}
+    files = {f.name for f in _nets.WEIGHTS.iterdir()}
+    assert files == {f"{name}.{end}" for name in _nets.NETS for end in ("pt", "json")}
 
 
 def test_damaged_missing_and_unknown_weights_are_errors(tmp_path):
     for end in ("pt", "json"):
-        shutil.copy(gt.WEIGHTS / f"digits_true.{end}", tmp_path)
+        shutil.copy(_nets.WEIGHTS / f"digits_true.{end}", tmp_path)
     before = torch.get_rng_state()
-    gt.net("digits_true", tmp_path)
+    _nets.net("digits_true", tmp_path)
     assert torch.equal(before, torch.get_rng_state())
     file = tmp_path / "digits_true.pt"
     raw = file.read_bytes()
     for damaged in (raw[:-100], raw[:5000] + bytes([raw[5000] ^ 1]) + raw[5001:], b""):
         file.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"^net: digits_true.pt is damaged.*--retrain digits_true"):
-            gt.net("digits_true", tmp_path)
+            _nets.net("digits_true", tmp_path)
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"^net: .*digits_true.pt.*--retrain digits_true"):
-        gt.net("digits_true", tmp_path)
+        _nets.net("digits_true", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"digits_again.json.*--retrain digits_again"):
-        gt.net("digits_again", tmp_path)
+        _nets.net("digits_again", tmp_path)
     file.write_bytes(raw)
     record = tmp_path / "digits_true.json"
     record.write_text(record.read_text().replace('"sha256": "', '"sha256": "0'))
     with pytest.raises(ValueError, match="state dict of digits_true"):
-        gt.net("digits_true", tmp_path)
+        _nets.net("digits_true", tmp_path)
     record.write_text(record.read_text()[:-9])
     with pytest.raises(ValueError, match=r"^net: the record digits_true.json is damaged.*--retrain digits_true"):
-        gt.net("digits_true", tmp_path)
+        _nets.net("digits_true", tmp_path)
     with pytest.raises(ValueError, match="did you mean 'digits_true'"):
-        gt.net("digit_true")
+        _nets.net("digit_true")
 
 
 def test_the_table_says_what_differs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gt, "NETS", {"digits_true": gt.NETS["digits_true"]})
+    monkeypatch.setattr(_nets, "NETS", {"digits_true": _nets.NETS["digits_true"]})
     for end in ("pt", "json"):
-        shutil.copy(gt.WEIGHTS / f"digits_true.{end}", tmp_path)
-    assert gt.main(["--weights", str(tmp_path)]) == 0
+        shutil.copy(_nets.WEIGHTS / f"digits_true.{end}", tmp_path)
+    assert _nets.main(["--weights", str(tmp_path)]) == 0
     assert "DIFFERS" not in capsys.readouterr().out
     record = tmp_path / "digits_true.json"
     facts = json.loads(record.read_text())
     facts["accuracy"]["test"] -= 0.01
     record.write_text(json.dumps(facts))
-    assert gt.main(["--weights", str(tmp_path)]) == 1
+    assert _nets.main(["--weights", str(tmp_path)]) == 1
     assert capsys.readouterr().out.count("DIFFERS") == 1
     (tmp_path / "digits_true.pt").unlink()
-    assert gt.main(["--weights", str(tmp_path)]) == 1
+    assert _nets.main(["--weights", str(tmp_path)]) == 1
     assert "--retrain digits_true" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        gt.main(["--retrain", "digits_false"])
+        _nets.main(["--retrain", "digits_false"])
 
 
 def few():
-    x, y = gt._digits("train")
+    x, y = _ground_truth.digits_of("train")
     return x[:96], y[:96]
 
 
 @pytest.mark.parametrize("name", ["digits_true", "texture_cnn", "two_digits_vit"])
 def test_retraining_gives_the_same_bytes(name, tmp_path, monkeypatch):
-    recipe = dataclasses.replace(gt.NETS[name], data=few, measure=lambda model: {"train": 0.5})
-    monkeypatch.setitem(gt.NETS, name, recipe)
+    recipe = dataclasses.replace(_nets.NETS[name], data=few, measure=lambda model: {"train": 0.5})
+    monkeypatch.setitem(_nets.NETS, name, recipe)
     before = torch.get_rng_state(), torch.get_num_threads()
     for folder in ("a", "b"):
-        gt.retrain(name, tmp_path / folder, epochs=1)
+        _nets.retrain(name, tmp_path / folder, epochs=1)
     for end in ("pt", "json"):
         a, b = ((tmp_path / folder / f"{name}.{end}").read_bytes() for folder in ("a", "b"))
         assert a == b
     assert sorted(f.name for f in (tmp_path / "a").iterdir()) == [f"{name}.json", f"{name}.pt"]
-    assert gt.recorded(name, tmp_path / "a")["steps"] == 2
+    assert _nets.recorded(name, tmp_path / "a")["steps"] == 2
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == torch.get_num_threads()
     again = dataclasses.replace(recipe, seed=recipe.seed + 1)
-    monkeypatch.setitem(gt.NETS, name, again)
-    other = gt.retrain(name, tmp_path / "c", epochs=1)
-    assert other["sha256"] != gt.recorded(name, tmp_path / "a")["sha256"]
-    gt.net(name, tmp_path / "a")
+    monkeypatch.setitem(_nets.NETS, name, again)
+    other = _nets.retrain(name, tmp_path / "c", epochs=1)
+    assert other["sha256"] != _nets.recorded(name, tmp_path / "a")["sha256"]
+    _nets.net(name, tmp_path / "a")
 
 
 def test_training_is_adam_and_with_a_warmup_one_cycle():
@@ -279,9 +278,9 @@ def test_training_is_adam_and_with_a_warmup_one_cycle():
     assert rates[-1] < 1e-5
 
 
-@pytest.mark.parametrize("name", gt.NETS)
+@pytest.mark.parametrize("name", _nets.NETS)
 def test_networks_are_recognised(name):
-    found = probe(gt.net(name), shape(name))
+    found = probe(_nets.net(name), shape(name))
     kind = "vit" if name.endswith("vit") else "cnn"
     assert found.architecture == kind
     layer = {"digit_cnn": "features", "texture_cnn": "features", "two_digits_cnn": "features"}
@@ -290,7 +289,7 @@ def test_networks_are_recognised(name):
 
 @pytest.mark.parametrize("name", ["digit_cnn", "digit_vit"])
 def test_every_method_runs_on_them(name):
-    model = gt.net(name)
+    model = _nets.net(name)
     x = torch.randn(2, *shape(name), generator=torch.Generator().manual_seed(0))
     kind = probe(model, shape(name)).architecture
     for method, m in METHODS.items():
@@ -305,7 +304,7 @@ def test_every_method_runs_on_them(name):
 
 @pytest.fixture(scope="module")
 def dot():
-    return gt.digits_on_textures(40, 5)
+    return _ground_truth.digits_on_textures(40, 5)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
@@ -313,14 +312,14 @@ def test_maps_of_the_digit_network_lie_on_the_digit_and_of_the_texture_network_d
     area = dot.mask.float().mean()
     of = {}
     for task in ("digit", "texture"):
-        a = attribute("integrated_gradients", gt.net(f"{task}_{kind}"), dot.x, getattr(dot, task), steps=8)
+        a = attribute("integrated_gradients", _nets.net(f"{task}_{kind}"), dot.x, getattr(dot, task), steps=8)
         of[task] = mass(a, dot.mask)
     assert of["digit"].mean() > 4 * area
     contrast = of["digit"] - of["texture"]
     assert contrast.mean() > 0.3
     assert (contrast > 0).float().mean() > 0.9
-    a = attribute("gradient", gt.net(f"digit_{kind}"), dot.x, dot.digit)
-    inside = [mass(a, gt.dilated(dot.mask, r)).mean() for r in (0, 1, 2)]
+    a = attribute("gradient", _nets.net(f"digit_{kind}"), dot.x, dot.digit)
+    inside = [mass(a, _ground_truth.dilated(dot.mask, r)).mean() for r in (0, 1, 2)]
     assert 2 * area < inside[0] < inside[1] < inside[2] <= 1
 
 
@@ -343,16 +342,16 @@ def own_share(a, d, k):
     ],
 )
 def test_either_digit_can_be_explained(kind, method, least):
-    d = gt.two_digits(32, 5)
-    model = gt.net(f"two_digits_{kind}")
+    d = _ground_truth.two_digits(32, 5)
+    model = _nets.net(f"two_digits_{kind}")
     for k in (0, 1):
         keywords = {"steps": 8} if method == "integrated_gradients" else {}
         assert own_share(attribute(method, model, d.x, d.digits[:, k], **keywords), d, k).mean() > least
 
 
 def test_rollout_does_not_know_the_class_and_shares_evenly():
-    d = gt.two_digits(64, 5)
-    maps = [attribute("attention_rollout", gt.net("two_digits_vit"), d.x, d.digits[:, k]) for k in (0, 1)]
+    d = _ground_truth.two_digits(64, 5)
+    maps = [attribute("attention_rollout", _nets.net("two_digits_vit"), d.x, d.digits[:, k]) for k in (0, 1)]
     assert torch.equal(*maps)
     share = torch.stack([own_share(a, d, k) for k, a in enumerate(maps)])
     torch.testing.assert_close(share.sum(dim=0), torch.ones(64))
@@ -363,10 +362,13 @@ def test_rollout_does_not_know_the_class_and_shares_evenly():
 
 
 def test_only_the_biased_network_needs_the_decoy_and_its_gradient_shows_it():
-    told, random = gt.decoy_digits(400, 5, "test", "label"), gt.decoy_digits(400, 5, "test", "random")
+    told, random = (
+        _ground_truth.decoy_digits(400, 5, "test", "label"),
+        _ground_truth.decoy_digits(400, 5, "test", "random"),
+    )
     loss, on_swatch = {}, {}
     for name in ("biased", "clean"):
-        model = gt.net(f"decoy_{name}")
+        model = _nets.net(f"decoy_{name}")
         loss[name] = accuracy(model, told.x, told.digit) - accuracy(model, random.x, random.digit)
         on_swatch[name] = mass(attribute("gradient", model, told.x[:100], told.digit[:100]), told.mask[:100]).mean()
     area = told.mask.float().mean()
@@ -380,9 +382,9 @@ def test_only_the_biased_network_needs_the_decoy_and_its_gradient_shows_it():
 
 
 def toy(name):
-    t = gt.TOYS[name]()
+    t = _toys.TOYS[name]()
     change, exact = t.answer.change.double(), None if t.answer.exact is None else t.answer.exact.double()
-    return gt.Toy(t.model.double(), t.x.double(), t.target, t.answer._replace(change=change, exact=exact))
+    return _toys.Toy(t.model.double(), t.x.double(), t.target, t.answer._replace(change=change, exact=exact))
 
 
 def of(method, t, images=slice(None), **keywords):
@@ -399,7 +401,7 @@ def f(t, x):
     return t.model(x)[:, 1]
 
 
-@pytest.mark.parametrize("name", gt.TOYS)
+@pytest.mark.parametrize("name", _toys.TOYS)
 def test_an_answer_obeys_the_axioms(name):
     t = toy(name)
     change, null, alike, exact = t.answer
@@ -437,7 +439,7 @@ def test_an_exact_answer_is_the_shapley_value_of_its_blocks(name):
     close(found, shapley)
 
 
-@pytest.mark.parametrize("name", gt.TOYS)
+@pytest.mark.parametrize("name", _toys.TOYS)
 def test_integrated_gradients_is_right_on_every_toy(name):
     t = toy(name)
     a = of("integrated_gradients", t, steps=200, rule="middle")
@@ -451,7 +453,7 @@ def test_integrated_gradients_is_right_on_every_toy(name):
 
 
 def test_toys_cover_what_they_are_for():
-    cover = {name: gt.TOYS[name]().answer for name in gt.TOYS}
+    cover = {name: _toys.TOYS[name]().answer for name in _toys.TOYS}
     assert [n for n, a in cover.items() if a.exact is None] == ["symmetric_twins", "duplicate_feature", "null_feature"]
     assert cover["logic_and"].change.tolist() == [1, 0, 0, 0]
     assert cover["logic_or"].change.tolist() == [1, 1, 1, 0]
@@ -524,7 +526,7 @@ JUDGES = [name for name in JUDGES if CHECKS[name].kind in ("faithfulness", "loca
 
 @pytest.mark.parametrize("name", JUDGES)
 def test_every_metric_ranks_the_mask_first(name):
-    c, model, d = CHECKS[name], gt.net("digit_cnn"), gt.digits_on_textures(32, 5)
+    c, model, d = CHECKS[name], _nets.net("digit_cnn"), _ground_truth.digits_on_textures(32, 5)
     maps = {"mask": d.mask[:, None].float()}
     maps |= {key: make(0)(model, d.x, d.digit) for key, (_, make) in CONTROLS.items()}
     scores = {}

@@ -12,7 +12,6 @@ from scipy import stats
 from skimage.feature import hog
 from skimage.metrics import structural_similarity
 
-import ground_truth
 from helpers import CLASSES, images
 from methods import METHODS
 from methods.eigen_cam import eigen_cam
@@ -22,6 +21,7 @@ from methods.input_x_gradient import input_x_gradient
 from methods.integrated_gradients import integrated_gradients
 from methods.smooth_grad import smooth_grad
 from nets import net
+from sanity_checks import _ground_truth, _nets
 from sanity_checks._controls import CONTROLS, matched, white_noise
 from sanity_checks._randomize import INITS, alive, randomized, stages
 from sanity_checks._rows import resolve
@@ -233,9 +233,9 @@ def test_a_dead_network_judges_nothing():
 
 
 def test_pytorchs_initialisers_leave_efficientnet_dead():
-    import models
+    from methods import _models
 
-    loaded = models.load("tf_efficientnet_lite0")
+    loaded = _models.load("tf_efficientnet_lite0")
     x = torch.randn(1, 3, 224, 224, generator=RNG)
     every = [n for n, _ in loaded.model.named_parameters()]
     for init in ("reset", "reset_keep_bn"):
@@ -246,10 +246,10 @@ def test_pytorchs_initialisers_leave_efficientnet_dead():
 
 # model randomisation
 
-DIGITS = ground_truth.net("digits_true")
+DIGITS = _nets.net("digits_true")
 X = digits().x_test[:24]
 C = DIGITS(X).argmax(dim=1)
-DOT = ground_truth.digits_on_textures(24, 0)
+DOT = _ground_truth.digits_on_textures(24, 0)
 
 
 def judged(r, column="full_spearman"):
@@ -351,7 +351,7 @@ HOLDS += [("gradient", "random_logit"), ("gradient", "input_shift"), ("grad_cam"
 def passes(name, check):
     """Whether a method passes, on networks of the paper's form; where it is a ViT's, on the small ViT."""
     vit = "cnn" not in METHODS[name].architectures
-    model, x, c = (ground_truth.net("digit_vit"), DOT.x, DOT.digit) if vit else (DIGITS, X, C)
+    model, x, c = (_nets.net("digit_vit"), DOT.x, DOT.digit) if vit else (DIGITS, X, C)
     of = resolve(name, quick=True).bind(model, x, seed=0)
     if check == "input_shift":
         return bool((input_shift(model, x, c, of).values < 1e-4).all())
@@ -399,7 +399,7 @@ DEFINED = [(kind, name) for name in NAMES for kind in ("cnn", "vit") if kind in 
 @pytest.mark.parametrize(("kind", "name"), DEFINED)
 def test_throwing_away_the_head_is_a_random_logit_test(kind, name):
     """Another row of the last linear layer is another class; the two differ only in how the rows are drawn."""
-    model = ground_truth.net(f"digit_{kind}")
+    model = _nets.net(f"digit_{kind}")
     of = resolve(name, quick=True).bind(model, DOT.x, seed=0)
     head = model_randomization(model, DOT.x, DOT.digit, of, orders=("top-down",), points=2, seeds=3).columns["head"]
     other = random_logit(model, DOT.x, DOT.digit, of, classes=9).values
@@ -545,7 +545,7 @@ def test_repeatability():
 
 # label randomisation
 
-NETS = LabelNets(*(ground_truth.net(f"digits_{n}") for n in ("true", "again", "permuted")), memorised=1.0)
+NETS = LabelNets(*(_nets.net(f"digits_{n}") for n in ("true", "again", "permuted")), memorised=1.0)
 
 
 def test_the_gradient_of_a_network_that_learnt_nothing_differs():
@@ -573,7 +573,7 @@ def test_the_committed_networks_are_what_the_protocol_asks_for():
     assert accuracy(NETS.A, data.x_test, data.y_test) > 0.95
     assert accuracy(NETS.again, data.x_test, data.y_test) > 0.95
     assert accuracy(NETS.B, data.x_test, data.y_test) < 0.2
-    assert ground_truth.recorded("digits_permuted")["accuracy"]["train"] >= 0.95
+    assert _nets.recorded("digits_permuted")["accuracy"]["train"] >= 0.95
 
 
 def test_training_learns_and_is_the_same_twice():

@@ -1,5 +1,6 @@
 """What is written down and what is there are the same: references, README, docstrings, layout."""
 
+import ast
 import hashlib
 import json
 import re
@@ -34,6 +35,25 @@ def test_every_citation_resolves_and_every_entry_is_used():
     assert not [k for k in KEYS if k not in text]
     for entry in BIB.strip().splitlines():
         assert re.search(r"title=\{.*author=\{.*year=\{\d{4}\}.*(eprint|doi|url)=\{", entry), entry
+
+
+def imported(path):
+    """First and full names of the modules that a file imports."""
+    tree = ast.walk(ast.parse(path.read_text()))
+    names = [a.name for n in tree if isinstance(n, ast.Import) for a in n.names]
+    tree = ast.walk(ast.parse(path.read_text()))
+    return {n.partition(".")[0] for n in names + [n.module for n in tree if isinstance(n, ast.ImportFrom) and n.module]}
+
+
+def test_imports_go_downward_from_reproduce_to_sanity_checks_to_methods():
+    """Inside the two packages import-linter looks (pyproject.toml); the scripts are no package."""
+    scripts = {p.stem: imported(p) for p in (ROOT / "reproduce").glob("*.py")}
+    entry = {name for name in scripts if not name.startswith("_")}  # run by a user, imported by nobody
+    for name, found in scripts.items():
+        assert not found & entry, name
+    for package in ("methods", "sanity_checks"):
+        for path in (ROOT / package).glob("*.py"):
+            assert not imported(path) & {*scripts, "reproduce", "tests"}, path
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -14,12 +14,10 @@ import timm
 import torch
 from PIL import Image
 
+import _run
+from methods import _display, _images, _models
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "reproduce"))
-import _plot  # noqa: E402
-import _run  # noqa: E402
-import images  # noqa: E402
-import models  # noqa: E402
 
 SIDECARS = sorted(f for f in (ROOT / "figures").glob("*.json") if f.stem != "sanity_report")
 SCRIPTS = sorted(f.stem for kind in ("fig", "table") for f in (ROOT / "reproduce").glob(f"{kind}_*.py"))
@@ -34,12 +32,12 @@ def no_network(monkeypatch, tmp_path):
     """No hub, and empty caches."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(models, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(_models, "try_to_load_from_cache", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def lite():
-    return models.load("tf_efficientnet_lite0")
+    return _models.load("tf_efficientnet_lite0")
 
 
 def run(tmp_path, *argv):
@@ -48,15 +46,17 @@ def run(tmp_path, *argv):
     loaded = _run.load(r, "tf_efficientnet_lite0")
     rows = _run.subjects(r, loaded)
     panels = _run.explain(r, loaded, "gradient", rows) + _run.explain(r, loaded, "grad_cam", rows)
-    return r, _plot.grid([_plot.Block(["a", "b"], [panels])], "caption")
+    return r, _display.grid([_display.Block(["a", "b"], [panels])], "caption")
 
 
 # weights
 
 
 def test_the_embedded_model_recognises_the_photographs(lite):
-    photos = images.load("chelsea,coffee,rocket", lite.preprocessing)
-    (cat, cat_name, _), (cup, cup_name, p), (rocket, rocket_name, _) = models.predict(lite, images.tensor(photos, lite))
+    photos = _images.load("chelsea,coffee,rocket", lite.preprocessing)
+    (cat, cat_name, _), (cup, cup_name, p), (rocket, rocket_name, _) = _models.predict(
+        lite, _images.tensor(photos, lite)
+    )
     assert cat in (281, 282, 285)
     assert (cup, rocket) == (967, 657)
     assert (cup_name, rocket_name) == ("espresso", "missile")
@@ -69,23 +69,23 @@ def test_photographs_are_prepared_as_timm_does(lite):
     transform = timm.data.create_transform(
         p.size, mean=p.mean, std=p.std, interpolation=p.interpolation, crop_pct=p.crop_pct
     )
-    path = images._packaged_file("chelsea")  # 300 x 451: neither square nor a multiple
+    path = _images._packaged_file("chelsea")  # 300 x 451: neither square nor a multiple
     theirs = transform(Image.open(path).convert("RGB"))
-    ours = images.tensor(images.load("chelsea", p), lite)[0]
+    ours = _images.tensor(_images.load("chelsea", p), lite)[0]
     torch.testing.assert_close(ours, theirs)
 
 
 def test_loaded_weights_have_a_stable_hash(lite):
-    again = models.load("tf_efficientnet_lite0")
+    again = _models.load("tf_efficientnet_lite0")
     assert lite.weights_sha256 == again.weights_sha256
     assert len(lite.weights_sha256) == 64
     with torch.no_grad():
         again.model.conv_stem.weight[0, 0, 0, 0] += 1e-6
-    assert models.state_sha256(again.model) != lite.weights_sha256
+    assert _models.state_sha256(again.model) != lite.weights_sha256
 
 
 def test_the_default_falls_back_loudly(capsys):
-    loaded = models.load()
+    loaded = _models.load()
     assert loaded.tag == "tf_efficientnet_lite0"
     assert "STAND-IN" in loaded.note
     printed = capsys.readouterr().err
@@ -96,15 +96,15 @@ def test_the_default_falls_back_loudly(capsys):
 @pytest.mark.parametrize("tag", ["resnet50", "resnet50.a1_in1k", "vit_base_patch16_224"])
 def test_a_named_model_never_falls_back(tag):
     with pytest.raises(FileNotFoundError, match=r"HF_HUB_OFFLINE(?s:.)*(curl|hf download)"):
-        models.load(tag)
+        _models.load(tag)
 
 
 def test_an_unreachable_hub_is_given_up(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(models, "HUB_SECONDS", 0.2)
-    monkeypatch.setattr(models, "get_hf_file_metadata", lambda *_, **__: models.threading.Event().wait(5))
+    monkeypatch.setattr(_models, "HUB_SECONDS", 0.2)
+    monkeypatch.setattr(_models, "get_hf_file_metadata", lambda *_, **__: _models.threading.Event().wait(5))
     with pytest.raises(FileNotFoundError, match="out of reach"):
-        models.load("resnet50")
+        _models.load("resnet50")
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_an_unreachable_hub_is_given_up(monkeypatch):
 )
 def test_an_unknown_model_is_an_error_with_a_hint(tag, hint):
     with pytest.raises(ValueError, match=f"^model: .*{hint}"):
-        models.load(tag)
+        _models.load(tag)
 
 
 def test_resnet50_is_the_pinned_recipe():
-    assert timm.get_pretrained_cfg(models._full_name("resnet50")).url.endswith("resnet50-0676ba61.pth")
+    assert timm.get_pretrained_cfg(_models._full_name("resnet50")).url.endswith("resnet50-0676ba61.pth")
 
 
 @pytest.mark.parametrize("where", ["weights_dir", "torch_cache"])
@@ -126,39 +126,39 @@ def test_a_damaged_file_with_the_pinned_name_is_refused(tmp_path, where, tag):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "resnet50-0676ba61.pth").write_bytes(b"not weights")
     with pytest.raises(ValueError, match="0676ba61"):
-        models.load(tag, weights_dir=tmp_path if where == "weights_dir" else None)
+        _models.load(tag, weights_dir=tmp_path if where == "weights_dir" else None)
 
 
 def test_weights_dir_is_used_and_named_in_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"weights-dir: .*resnet50-0676ba61\.pth"):
-        models.load("resnet50", weights_dir=tmp_path)
+        _models.load("resnet50", weights_dir=tmp_path)
     torch.manual_seed(3)
     net = timm.create_model("mobilenetv3_small_050")
     torch.save(net.state_dict(), tmp_path / "mobilenetv3_small_050.lamb_in1k.pth")
-    loaded = models.load("mobilenetv3_small_050", weights_dir=tmp_path)
-    assert loaded.weights_sha256 == models.state_sha256(net)
+    loaded = _models.load("mobilenetv3_small_050", weights_dir=tmp_path)
+    assert loaded.weights_sha256 == _models.state_sha256(net)
 
 
 def test_random_weights_only_by_name():
-    a, b, c = (models.load("mobilenetv3_small_050", weights="random", seed=s) for s in (0, 0, 1))
+    a, b, c = (_models.load("mobilenetv3_small_050", weights="random", seed=s) for s in (0, 0, 1))
     assert a.weights_sha256 == b.weights_sha256 != c.weights_sha256
     assert "RANDOM" in a.note
     assert "random" in a.weights_source
     with pytest.raises(FileNotFoundError):
-        models.load("mobilenetv3_small_050")
+        _models.load("mobilenetv3_small_050")
     with pytest.raises(ValueError, match="weights: got 'rnd'"):
-        models.load("mobilenetv3_small_050", weights="rnd")
+        _models.load("mobilenetv3_small_050", weights="rnd")
 
 
 # photographs
 
 
 def test_composite_has_two_halves(lite):
-    (both,) = images.load("chelsea_coffee", lite.preprocessing)
+    (both,) = _images.load("chelsea_coffee", lite.preprocessing)
     assert both.rgb.shape == (224, 224, 3)
     assert set(both.sha256) == {"chelsea.png", "coffee.png"}
     for half, name in ((both.rgb[:, :112], "chelsea"), (both.rgb[:, 112:], "coffee")):
-        photo = Image.open(images._packaged_file(name)).convert("RGB")
+        photo = Image.open(_images._packaged_file(name)).convert("RGB")
         height = photo.height
         left = (photo.width - height // 2) // 2
         middle = photo.crop((left, 0, left + height // 2, height)).resize((112, 224))
@@ -179,21 +179,21 @@ def test_rows_explain_both_classes_of_the_composite(tmp_path):
 )
 def test_unknown_image_is_an_error(lite, which, message):
     with pytest.raises(ValueError, match=f"^images: .*{message}"):
-        images.load(which, lite.preprocessing)
+        _images.load(which, lite.preprocessing)
 
 
 def test_image_folder(lite, tmp_path):
     with pytest.raises(ValueError, match="has no image"):
-        images.load(str(tmp_path), lite.preprocessing)
+        _images.load(str(tmp_path), lite.preprocessing)
     Image.new("RGB", (300, 500), "red").save(tmp_path / "b.png")
     Image.new("L", (640, 200)).save(tmp_path / "a.jpg")
-    photos = images.load(str(tmp_path), lite.preprocessing)
+    photos = _images.load(str(tmp_path), lite.preprocessing)
     assert [p.name for p in photos] == ["a.jpg", "b.png"]
     assert all(p.rgb.shape == (224, 224, 3) for p in photos)
     assert photos[1].sha256 == {"b.png": hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()}
     (tmp_path / "c.png").write_text("no image")
     with pytest.raises(ValueError, match=r"cannot read c\.png"):
-        images.load(str(tmp_path), lite.preprocessing)
+        _images.load(str(tmp_path), lite.preprocessing)
 
 
 # drawing
@@ -201,15 +201,15 @@ def test_image_folder(lite, tmp_path):
 
 def test_a_map_is_scaled_by_its_own_percentile_and_an_empty_one_says_so():
     a = torch.linspace(-1, 1, 2001)[None]
-    assert _plot.scale(3 * a) == pytest.approx(3 * 0.995)
+    assert _display.scale(3 * a) == pytest.approx(3 * 0.995)
     spike = torch.zeros(100, 100)
     spike[0, 0] = -2
-    assert _plot.scale(spike) == 2
+    assert _display.scale(spike) == 2
     rgb = np.zeros((100, 100, 3), np.uint8)
-    panels = [_plot.Panel(rgb, m) for m in (spike, torch.zeros(100, 100))]
-    texts = [[t.get_text() for t in ax.texts] for ax in _plot.grid([_plot.Block("ab", [panels])], "").axes]
+    panels = [_display.Panel(rgb, m) for m in (spike, torch.zeros(100, 100))]
+    texts = [[t.get_text() for t in ax.texts] for ax in _display.grid([_display.Block("ab", [panels])], "").axes]
     assert texts[:2] == [[], ["all zero"]]
-    blue, white = _plot._pixels(panels[0])[0, 0], _plot._pixels(panels[0])[0, 1]
+    blue, white = _display._pixels(panels[0])[0, 0], _display._pixels(panels[0])[0, 1]
     assert blue[2] > 2 * blue[0]
     np.testing.assert_allclose(white, 1)
 

@@ -29,9 +29,9 @@ from PIL import Image, UnidentifiedImageError
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-import images
-from images import Photo
-from models import Loaded, Preprocessing
+from methods import _images
+from methods._images import Photo
+from methods._models import Loaded, Preprocessing
 from sanity_checks._parallel import World, ahead
 from sanity_checks._runner import Bench
 
@@ -125,7 +125,7 @@ def find(images_at: str, boxes_at: str, limit: int | None = None) -> tuple[list[
     if not folder.is_dir():
         raise ValueError(f"--images: there is no folder {images_at}")
     folders = [folder, *(d for d in folder.iterdir() if SYNSET.fullmatch(d.name) and d.is_dir())]
-    files = sorted(f for d in folders for f in d.iterdir() if f.suffix.lower() in images.SUFFIXES)
+    files = sorted(f for d in folders for f in d.iterdir() if f.suffix.lower() in _images.SUFFIXES)
     if not files:
         raise ValueError(f"--images: {images_at} has no image, nor has a folder in it that is named by a synset")
     if limit is not None and limit < len(files):
@@ -181,7 +181,7 @@ def frame(
     """
     height, width = prep.size
     resized, left, top = (width, height), 0, 0
-    if crop:  # as images._crop
+    if crop:  # as _images._crop
         longest = max(math.floor(height / prep.crop_pct) / size[1], math.floor(width / prep.crop_pct) / size[0])
         resized = tuple(math.floor(side * longest + 1e-6) for side in size)
         left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
@@ -200,8 +200,8 @@ def picture(item: Item, prep: Preprocessing, *, crop: bool = False) -> UInt8[np.
     """
     image, (height, width) = _open(item), prep.size
     if crop:
-        return images._crop(image, prep)
-    return np.asarray(image.resize((width, height), images._filter(prep)))
+        return _images._crop(image, prep)
+    return np.asarray(image.resize((width, height), _images._filter(prep)))
 
 
 def covered(boxes: Int[np.ndarray, "m 4"], size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
@@ -256,7 +256,7 @@ def bench(loaded: Loaded, found: Mapping[Item, str], chunk: int, *, crop: bool =
         photos = [Photo(item.file.name, p, {}, "", "") for item, p in zip(these, rgb, strict=True)]
         masks = np.stack([covered(boxes, prep.size) for boxes in placed])
         return {
-            "x": images.tensor(photos, loaded),
+            "x": _images.tensor(photos, loaded),
             "target": torch.tensor([index[item.synset] for item in these], device=loaded.device),
             "mask": torch.from_numpy(masks).to(loaded.device),
             "boxes": [torch.from_numpy(boxes).to(loaded.device) for boxes in placed],

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from models import Loaded, Preprocessing
+from methods._models import Loaded, Preprocessing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -88,6 +88,25 @@ def load(images: str, prep: Preprocessing) -> list[Photo]:
         ValueError: unknown name, empty folder, unreadable image.
     """
     return [_photo(item, prep) for item in items(images)]
+
+
+def load_image(image: str, model: Loaded) -> tuple[Float[Tensor, "1 3 H W"], UInt8[np.ndarray, "H W 3"]]:
+    """One photograph as a model's input, and the same pixels to draw a map on.
+
+    Args:
+        image: a file, or the name of a packaged photograph ("chelsea").
+        model: from `load_model`; it says how large its images are and how they are normalised.
+
+    Returns:
+        x, on the model's device, and the photograph after resize and crop, 0 to 255.
+
+    Raises:
+        ValueError: no such name or file, a folder, several names, or a file that cannot be read as an image.
+    """
+    photos = load(image, model.preprocessing) if not Path(image).expanduser().is_dir() else []
+    if len(photos) != 1:
+        raise ValueError(f"image: must be one photograph, got {image!r}")
+    return tensor(photos, model), photos[0].rgb
 
 
 def _photo(item: str, prep: Preprocessing) -> Photo:

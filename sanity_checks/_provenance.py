@@ -1,0 +1,36 @@
+"""What made a result: versions of packages, the command, the commit."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "timm", "numpy", "matplotlib", "pillow", "scikit-image", "scikit-learn", "huggingface_hub")
+
+
+def shortened(argv: Sequence[str]) -> list[str]:
+    """A command line from the repository's root; of a path elsewhere only the last part."""
+    words = []
+    for word in argv:
+        option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+        if os.path.isabs(os.path.expanduser(value)):
+            path = Path(value).expanduser()
+            value = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+        words.append(option + equals + value)
+    return words
+
+
+def commit() -> str | None:
+    """The git commit, "-dirty" when tracked or new files outside figures/ differ from it; None outside a checkout."""
+
+    def git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return None
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".", ":!figures") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
