@@ -144,7 +144,7 @@ def _check_params(m: Method, params: dict[str, Any], layer: Any) -> None:
 
 def _check_target(m: Method, model: nn.Module, x: Tensor, target: Any) -> Target:
     if target is None:
-        if m.passes[0] == "1":  # the only forward pass is at x: the top class costs nothing
+        if m.forward.total == 1:  # the only forward pass is at x: the top class costs nothing
             return lambda logits: logits.max(dim=1).values
         with torch.no_grad():
             return model(x).argmax(dim=1)

@@ -1,13 +1,13 @@
 """What a method declares about itself, once. README, front door, tests and figures all read it."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
+from methods._cost import Cost, Number, Passes
 from methods._references import references
 
 FAMILIES = {  # in the order of every list and table, with their titles
@@ -34,7 +34,8 @@ class Method:
     title: str  # as printed in the paper
     cite: str  # key in references.bib; authors, year, venue and url come from there
     family: Family
-    passes: tuple[str, str]  # images through the classifier per input image, (forward, backward); counted by a test
+    forward: Passes  # images through the network for each input image; an int or a keyword's name stands for itself
+    backward: Passes  # the same with gradients; both are counted by a test
     signed: bool  # False: never negative; drives the colour map, tested
     verified: tuple[str, ...]  # independent implementations that tests/reference compares with
     differentiable: bool = True  # False where the maths is not: the file says why
@@ -69,28 +70,24 @@ class Method:
         """Shape of the map, read off the return annotation: 'B 1 h w' (layer grid) or 'B C H W' (image)."""
         return inspect.signature(self.fn).return_annotation.dim_str
 
-    def cost(self, **params: Any) -> tuple[int, int]:
-        """`passes` as numbers.
-
-        `params` are keywords of the method and, where the expression has them, the sizes
-        H, W (image), K, h, w (channels and grid of the layer), depth, channels (number of stages, and channels of all).
-        """
-        scope = {"__builtins__": {}, "ceil": math.ceil, **self.params, **params}
-        forward, backward = (int(eval(p, scope)) for p in self.passes)
-        return forward, backward
+    def cost(self, **values: Any) -> Cost:
+        """The passes of a call as numbers; `values` are its keywords and the sizes that a `Formula` may need."""
+        values = self.params | values
+        return Cost(self.forward.count(values), self.backward.count(values))
 
 
 F = TypeVar("F", bound=Callable[..., Tensor])
 
 
-def method(**declared: Any) -> Callable[[F], F]:
-    """Register the function below under its file's name and hand it back unchanged."""
+def method(*, forward: Passes | Number, backward: Passes | Number, **declared: Any) -> Callable[[F], F]:
+    """Register the function below under its file's name and return it unchanged."""
+    cost = {k: n if isinstance(n, Passes) else Passes(n) for k, n in (("forward", forward), ("backward", backward))}
 
     def register(fn: F) -> F:
         stem = fn.__module__.rpartition(".")[2]
         if fn.__name__ != stem or stem in METHODS:
             raise ValueError(f"{stem}.py must define exactly one method, called {stem}; got {fn.__name__}")
-        METHODS[stem] = Method(name=stem, fn=fn, **declared)
+        METHODS[stem] = Method(name=stem, fn=fn, **cost, **declared)
         return fn
 
     return register

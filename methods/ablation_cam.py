@@ -19,15 +19,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula, Passes
+from methods._edits import edited_scores, record_before
 from methods._registry import method
-from methods._torch import Target, activation, at_least_float32, edited_scores, ratio, score
+from methods._torch import Target, activation, at_least_float32, ratio, score
 
 
 @method(
     title="Ablation-CAM",
     cite="desai2020ablationcam",
     family="cam",
-    passes=("1 + K", "0"),
+    forward=Passes(Formula("1 + K", lambda s: 1 + s.K), before=1),
+    backward=0,
     signed=False,
     verified=("literal", "grad_cam"),
 )
@@ -36,7 +39,8 @@ def ablation_cam(
 ) -> Float[Tensor, "B 1 h w"]:
     """Feature maps weighted by the share of the score that is lost without each of them."""
     with torch.set_grad_enabled(x.requires_grad):
-        logits, A = activation(model, x, layer)  # B N, B K h w
+        with record_before(model, layer) as before:
+            logits, A = activation(model, x, layer)  # B N, B K h w
         y = at_least_float32(score(logits, target))  # B
 
         def ablate(A: Float[Tensor, "B K h w"], k: Int[Tensor, " k"]) -> Float[Tensor, "k B K h w"]:
@@ -44,6 +48,6 @@ def ablation_cam(
             copies[torch.arange(len(k)), :, k] = 0
             return copies
 
-        y_k = edited_scores(model, x, target, layer, ablate, A.shape[1], chunk)  # K B
+        y_k = edited_scores(model, x, target, layer, ablate, A.shape[1], chunk, before)  # K B
         w = ratio(y - y_k, y).T[:, :, None, None]  # B K 1 1
         return (w * at_least_float32(A)).sum(dim=1, keepdim=True).relu()  # B 1 h w

@@ -24,16 +24,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods._cost import Formula
 from methods._registry import method
-from methods._torch import Attribution, Target, chunks, each, upsample
+from methods._torch import Attribution, Target, chunks, map_over_copies, upsample
 from methods.gradient import gradient
+
+PASSES = Formula("2 · factors · sizes", lambda s: (2 if s.flip else 1) * len(s.factors) * len(s.sizes))
 
 
 @method(
     title="Augmentation smoothing",
     cite="gildenblat2021pytorch",
     family="combinator",
-    passes=("(2 if flip else 1) * factors.__len__() * sizes.__len__()",) * 2,
+    forward=PASSES,
+    backward=PASSES,
     signed=True,
     verified=("literal", "grad_cam"),
 )
@@ -59,7 +63,7 @@ def aug_smooth(
         total = torch.zeros(())
         for part in chunks(len(versions), chunk, len(x)):
             X = torch.stack([factor * (x_s.flip(-1) if mirror else x_s) for mirror, factor in versions[part]])
-            M = each(of, model, X, target)  # k B K h w   M(T_i(x))
+            M = map_over_copies(of, model, X, target)  # k B K h w   M(T_i(x))
             total = total + sum(m.flip(-1) if v[0] else m for m, v in zip(M, versions[part], strict=True))  # B K h w
         maps.append(total / len(versions))
     return torch.stack([upsample(m, maps[0]) for m in maps]).mean(dim=0)  # B K h w

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._rules import relu_backward
 from methods._torch import Target, activation_and_gradient, score
@@ -32,7 +33,8 @@ from methods.guided_backprop import guided as guided_rule
     title="BagCAM",
     cite="zhu2022bagcam",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=False,
     needs="relu",
     architectures=("cnn",),

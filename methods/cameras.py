@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient, at_least_float32, score
 
@@ -35,7 +36,8 @@ from methods._torch import Target, activation_and_gradient, at_least_float32, sc
     title="CAMERAS",
     cite="jalwana2021cameras",
     family="cam",
-    passes=("steps", "steps"),
+    forward="steps",
+    backward=Passes("steps", before=0),
     signed=False,
     verified=("literal",),
     architectures=("cnn",),  # most transformers take images of one size only

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Attribution, Target, upsample
 from methods.grad_cam import grad_cam
@@ -27,7 +28,8 @@ from methods.gradient import gradient
     title="Gradient map x CAM",
     cite="selvaraju2017gradcam",
     family="combinator",
-    passes=("2", "2"),
+    forward=2,
+    backward=Passes(2, before=1),
     signed=True,
     verified=("literal",),
 )

@@ -29,16 +29,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods._cost import Formula, Passes
+from methods._edits import edited_gradients, replay_before
 from methods._registry import method
-from methods._torch import Target, at_least_float32, chunks, edited_gradients
+from methods._torch import Target, at_least_float32, chunks
 from methods.integrated_gradients import quadrature
+
+LAYERS = Formula("layers", lambda s: 1 + len(s.fuse_as_released))
+PASSES = Formula("layers · steps", lambda s: (1 + len(s.fuse_as_released)) * s.steps)
 
 
 @method(
     title="DIX",
     cite="barkan2023deep",
     family="cam",
-    passes=("steps * (1 + fuse_as_released.__len__())", "steps * (1 + fuse_as_released.__len__())"),
+    forward=Passes(PASSES, before=LAYERS),
+    backward=Passes(PASSES, before=0),
     signed=False,
     verified=("literal",),
 )
@@ -59,14 +65,14 @@ def dix(
     a, w = (torch.tensor(v, device=x.device, dtype=dtype) for v in quadrature(rule, steps))  # n, n
     origin, H = starting_point(reference), []
     for name in (layer, *fuse_as_released):
-        total = torch.zeros(())
+        total, before = torch.zeros(()), replay_before(model, name)
         for part in chunks(steps, chunk, len(x)):
 
             def way(A: Float[Tensor, "B K h w"], a: Tensor = a[part]) -> Float[Tensor, "k B K h w"]:
                 r = origin(A)  # B K h w
                 return r + a[:, None, None, None, None] * (A - r)  # k B K h w   v(a)
 
-            _, V, ds_dV = edited_gradients(model, x, target, [(name, way, len(a[part]))])  # k B K h w
+            _, V, ds_dV = edited_gradients(model, x, target, [(name, way, len(a[part]))], before)  # k B K h w
             total = total + torch.tensordot(w[part], (ds_dV * V).relu(), dims=1)  # B K h w
         H.append(total)
     return released_fusion(H)  # B 1 h w

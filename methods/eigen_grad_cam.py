@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient
 from methods.eigen_cam import first_component
@@ -27,7 +28,8 @@ from methods.eigen_cam import first_component
     title="EigenGradCAM",
     cite="gildenblat2021pytorch",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=True,
     verified=("literal", "grad_cam"),
     differentiable=False,

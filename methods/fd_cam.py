@@ -25,8 +25,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula, Passes
+from methods._edits import edited_scores, record_before
 from methods._registry import method
-from methods._torch import Target, activation_and_gradient, edited_scores, ratio
+from methods._torch import Target, activation_and_gradient, ratio
 
 
 def similar(A: Float[Tensor, "B K h w"], theta: float) -> Tensor:
@@ -50,7 +52,8 @@ def spread(a: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     title="FD-CAM",
     cite="li2022fdcam",
     family="cam",
-    passes=("1 + 2 * K", "1"),
+    forward=Passes(Formula("1 + 2 · K", lambda s: 1 + 2 * s.K), before=1),
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal",),
 )
@@ -60,14 +63,15 @@ def fd_cam(
     """Feature maps weighted by what groups of similar channels do to the score, times the gradient."""
     if not 0 <= theta <= 1:
         raise ValueError(f"theta: must be a quantile in [0, 1], got {theta}")
-    f, A, df_dA = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
+    with record_before(model, layer) as before:
+        f, A, df_dA = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
     G = similar(A.detach(), theta).transpose(0, 1)  # K B K
     switches = torch.cat([G, ~G])[..., None, None]  # 2K B K 1 1   on, then off
 
     def switch(A: Float[Tensor, "B K h w"], k: Int[Tensor, " k"]) -> Float[Tensor, "k B K h w"]:
         return switches[k].to(A.dtype) * A
 
-    on, off = edited_scores(model, x, target, layer, switch, len(switches), chunk).chunk(2)  # K B
+    on, off = edited_scores(model, x, target, layer, switch, len(switches), chunk, before).chunk(2)  # K B
     s = (on + f - off).T  # B K
     g = df_dA.mean(dim=(2, 3))  # B K
     w = spread(s).exp() * spread(g) - 0.5  # B K

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, score
 from methods.grad_cam import grad_cam
@@ -68,7 +69,8 @@ def finer(
     title="Finer-CAM",
     cite="zhang2025finercam",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal", "grad_cam", "torchcam"),
 )

@@ -16,8 +16,8 @@ finest of the layers' grids.
 Differs from other code: torchcam's LayerCAM.fuse_cams scales the deepest layer by tanh, too; it and pytorch-grad-cam
 shift each map to a minimum of 0 before (scale="minmax"). pytorch-grad-cam, given several layers, takes the mean, at the
 size of the image and without tanh.
-Good to know: by default the last stage on each finer grid, then `layer`; `passes` counts one for each halving of the
-grid, as in a ResNet. For a ViT, which has one grid, it is `layer` alone: name `layers`.
+Good to know: by default the last stage on each finer grid, then `layer`; the declared cost counts one for each halving
+of the grid, as in a ResNet. For a ViT, which has one grid, it is `layer` alone: name `layers`.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,20 +26,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula, Passes
 from methods._layers import stages
 from methods._registry import method
 from methods._torch import Target, at_least_float32, minmax, ratio, upsample
 from methods.layer_cam import layer_cam
 
 HOW = {"max": torch.amax, "mean": torch.mean, "product": torch.prod}
-LAYERS = "1 + ((H // h).bit_length() - 2 if layers is None else layers.__len__())"
+LAYERS = Formula("layers", lambda s: 1 + ((s.H // s.h).bit_length() - 2 if s.layers is None else len(s.layers)))
 
 
 @method(
     title="CAM fused over layers",
     cite="jiang2021layercam",
     family="combinator",
-    passes=(LAYERS, LAYERS),
+    forward=LAYERS,
+    backward=Passes(LAYERS, before=0),
     signed=False,
     verified=("literal", "torchcam", "grad_cam"),
 )

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, at_least_float32, attention, read_out, score
 
@@ -27,7 +28,8 @@ from methods._torch import Target, at_least_float32, attention, read_out, score
     title="Generic Attention Explainability",
     cite="chefer2021generic",
     family="attention",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal", "numpy"),
     architectures=("vit",),

@@ -19,6 +19,7 @@ Grad-CAM equals ReLU(CAM) / Z and ReLU(HiResCAM). Compare them at layer3.
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient
 
@@ -27,7 +28,8 @@ from methods._torch import Target, activation_and_gradient
     title="Grad-CAM",
     cite="selvaraju2017gradcam",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal", "captum", "grad_cam", "torchcam"),
 )

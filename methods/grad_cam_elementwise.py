@@ -17,6 +17,7 @@ that speak for it, so the map is at least ReLU(HiResCAM) everywhere. Behind ReLU
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient
 
@@ -25,7 +26,8 @@ from methods._torch import Target, activation_and_gradient
     title="Grad-CAM, element-wise",
     cite="gildenblat2021pytorch",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal", "grad_cam"),
 )

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient, ratio
 
@@ -29,7 +30,8 @@ from methods._torch import Target, activation_and_gradient, ratio
     title="Grad-CAM++",
     cite="chattopadhay2018gradcampp",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal", "grad_cam"),
     fails={"random_logit": "positive gradients alone: hardly another map for another class, on small networks"},

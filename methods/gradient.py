@@ -24,7 +24,8 @@ from methods._torch import Target, gradients
     title="Gradient",
     cite="simonyan2014deep",
     family="gradient",
-    passes=("1", "1"),
+    forward=1,
+    backward=1,
     signed=True,
     verified=("captum", "saliency", "literal"),
 )

@@ -25,10 +25,13 @@ each is a group. A callable target is given the logits for w and the probabiliti
 logits both times.
 """
 
+from math import ceil
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula, Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient, at_least_float32, chunks, minmax, score, scores, upsample
 
@@ -37,7 +40,8 @@ from methods._torch import Target, activation_and_gradient, at_least_float32, ch
     title="Group-CAM",
     cite="zhang2021groupcam",
     family="cam",
-    passes=("2 + ceil(K / ceil(K / groups))", "1"),
+    forward=Formula("2 + ⌈K / ⌈K / groups⌉⌉", lambda s: 2 + ceil(s.K / ceil(s.K / s.groups))),
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal",),
 )

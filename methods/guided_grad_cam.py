@@ -16,6 +16,7 @@ al. 2018, figure 2); by rank correlation it follows the weights as Grad-CAM does
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, upsample
 from methods.grad_cam import grad_cam
@@ -26,7 +27,8 @@ from methods.guided_backprop import guided_backprop
     title="Guided Grad-CAM",
     cite="selvaraju2017gradcam",
     family="combinator",
-    passes=("2", "2"),
+    forward=2,
+    backward=Passes(2, before=1),
     signed=True,
     needs="relu",
     architectures=("cnn",),

@@ -38,7 +38,8 @@ from methods.integrated_gradients import start
     title="Guided Integrated Gradients",
     cite="kapishnikov2021guided",
     family="path",
-    passes=("steps", "steps"),
+    forward="steps",
+    backward="steps",
     signed=True,
     verified=("literal", "saliency"),
     differentiable=False,  # which features move is a choice

@@ -15,6 +15,7 @@ Good to know: with one linear layer after A, the map sums to the score without i
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient
 
@@ -23,7 +24,8 @@ from methods._torch import Target, activation_and_gradient
     title="HiResCAM",
     cite="draelos2020hirescam",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=True,
     verified=("literal", "grad_cam", "captum"),
 )

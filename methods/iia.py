@@ -29,17 +29,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula, Passes
+from methods._edits import edited_gradients, replay_before
 from methods._registry import method
-from methods._torch import Target, at_least_float32, chunks, edited_gradients, tile
+from methods._torch import Target, at_least_float32, chunks, tile
 from methods.dix import starting_point
 from methods.integrated_gradients import quadrature, start
+
+PASSES = Formula("steps², with `earlier` steps³", lambda s: s.steps ** (2 if s.earlier is None else 3))
 
 
 @method(
     title="IIA",
     cite="barkan2023visual",
     family="cam",
-    passes=("steps ** (2 if earlier is None else 3)", "steps ** (2 if earlier is None else 3)"),
+    forward=Passes(PASSES, before="steps"),
+    backward=Passes(PASSES, before=0),
     signed=True,
     verified=("literal",),
 )
@@ -71,11 +76,12 @@ def iia(
     for i in chunks(steps, chunk, B * n * steps):
         X = x_ + a[i, None, None, None, None] * (points - x_)  # k B C H W   v^0
         X, goal = X.to(x.dtype).flatten(0, 1), tile(target, len(X))  # kB C H W
+        before = replay_before(model, earlier or layer)
         for j in chunks(n, chunk, len(X) * steps):
             for l in chunks(steps, chunk, len(X) * len(a_1[j])):
                 edits = [(earlier, partial(way, a_1[j]), len(a_1[j]))] if earlier else []
                 edits += [(layer, partial(way, a[l]), len(a[l]))]
-                A, V, df_dV = edited_gradients(model, X, goal, edits)  # jkB K h w, l jkB K h w, l jkB K h w
+                A, V, df_dV = edited_gradients(model, X, goal, edits, before)  # jkB K h w, l jkB K h w, l jkB K h w
                 q = torch.tensordot(w[l], V * df_dV, dims=1)  # jkB K h w
                 part = ((A - origin(A)) * q).sum(dim=1)  # jkB h w
                 m = m + torch.einsum("j,i,jibhw->bhw", w_1[j], w[i], part.unflatten(0, (-1, len(w[i]), B)))  # B h w

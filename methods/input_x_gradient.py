@@ -24,7 +24,8 @@ from methods.gradient import gradient
     title="Gradient x Input",
     cite="shrikumar2016not",
     family="gradient",
-    passes=("1", "1"),
+    forward=1,
+    backward=1,
     signed=True,
     fails={
         "input_shift": "kindermans2019unreliability: the input is a factor",

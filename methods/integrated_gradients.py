@@ -31,7 +31,8 @@ from methods._torch import Target, at_least_float32, chunks, gradients
     title="Integrated Gradients",
     cite="sundararajan2017axiomatic",
     family="path",
-    passes=("steps", "steps"),
+    forward="steps",
+    backward="steps",
     signed=True,
     fails={
         "input_shift": "kindermans2019unreliability: the baseline stays where it was",

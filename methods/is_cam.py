@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._registry import method
 from methods._torch import Target, activation, at_least_float32, chunks, minmax, scores, upsample
 
@@ -35,7 +36,8 @@ from methods._torch import Target, activation, at_least_float32, chunks, minmax,
     title="IS-CAM",
     cite="naidu2020iscam",
     family="cam",
-    passes=("1 + steps * K", "0"),
+    forward=Formula("1 + steps · K", lambda s: 1 + s.steps * s.K),
+    backward=0,
     signed=False,
     verified=("literal", "torchcam"),
 )

@@ -24,10 +24,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
+from methods._edits import Edit, run_edited
 from methods._flow import refuse_others
 from methods._registry import method
 from methods._rescale import PASSING, rescale
-from methods._torch import Target, at_least_float32, score, versions
+from methods._torch import Target, at_least_float32, score
 
 
 @torch.enable_grad()
@@ -36,20 +38,22 @@ def coefficients(
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
     """(alpha, A): the contribution of each feature map to the score, and the maps."""
     B, graph = len(x), x.requires_grad
+    pair = Edit(layer, lambda A: torch.stack([A, torch.zeros_like(A)]), 2)  # 2 B K h w   with the maps, without
     with rescale() as nodes:
-        logits, V = versions(model, x, layer, lambda A: torch.stack([A, torch.zeros_like(A)]), 2)  # 2B N, 2 B K h w
+        logits, _, V = run_edited(model, x, [pair], record=True)  # 2B N, B K h w, 2B K h w
         refuse_others(logits, V, nodes, PASSING, "DeepLIFT's Rescale", layer)
         (dy,) = torch.autograd.grad(score(logits[:B], target).sum(), logits, create_graph=graph)  # 2B N   0 below
-        (m,) = torch.autograd.grad(logits, V, dy, create_graph=graph)  # 2 B K h w
-    A = V[0] if graph else V[0].detach()  # B K h w
-    return at_least_float32(m[0] * A).sum(dim=(2, 3)), at_least_float32(A)  # B K, B K h w
+        (m,) = torch.autograd.grad(logits, V, dy, create_graph=graph)  # 2B K h w
+    A = V[:B] if graph else V[:B].detach()  # B K h w
+    return at_least_float32(m[:B] * A).sum(dim=(2, 3)), at_least_float32(A)  # B K, B K h w
 
 
 @method(
     title="LIFT-CAM",
     cite="jung2021liftcam",
     family="cam",
-    passes=("2", "2"),
+    forward=Passes(2, before=1),
+    backward=Passes(2, before=0),
     signed=False,
     needs="rule",
     architectures=("cnn", "swin"),

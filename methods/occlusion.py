@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._registry import method
 from methods._torch import Target, chunks, scores
 
@@ -30,7 +31,11 @@ from methods._torch import Target, chunks, scores
     title="Occlusion",
     cite="zeiler2014visualizing",
     family="perturbation",
-    passes=("1 + (ceil((H - size) / stride) + 1) * (ceil((W - size) / stride) + 1)", "0"),
+    forward=Formula(
+        "1 + places of the square",
+        lambda s: 1 + len(windows(s.H, s.size, s.stride)) * len(windows(s.W, s.size, s.stride)),
+    ),
+    backward=0,
     signed=True,
     verified=("captum", "literal"),
 )

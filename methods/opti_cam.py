@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._registry import method
 from methods._torch import Target, activation, at_least_float32, minmax, score, upsample
 
@@ -35,7 +36,8 @@ from methods._torch import Target, activation, at_least_float32, minmax, score, 
     title="Opti-CAM",
     cite="zhang2024opticam",
     family="cam",
-    passes=("1 + steps", "steps"),
+    forward=Formula("1 + steps", lambda s: 1 + s.steps),
+    backward="steps",
     signed=False,
     verified=("literal",),
     differentiable=False,

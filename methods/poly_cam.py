@@ -32,6 +32,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._layers import stages
 from methods._registry import method
 from methods._torch import Target, activation, at_least_float32, chunks, ratio, score, scores, upsample
@@ -41,7 +42,8 @@ from methods._torch import Target, activation, at_least_float32, chunks, ratio, 
     title="Poly-CAM",
     cite="englebert2024polycam",
     family="cam",
-    passes=("depth + (1 + (variant == '+-')) * channels", "0"),  # number of layers, channels of all of them
+    forward=Formula("depth + channels, or + 2 · channels", lambda s: s.depth + (1 + (s.variant == "+-")) * s.channels),
+    backward=0,
     signed=False,
     verified=("literal",),
 )

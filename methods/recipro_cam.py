@@ -24,15 +24,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula, Passes
+from methods._edits import edited_scores, record_before
 from methods._registry import method
-from methods._torch import Target, activation, at_least_float32, edited_scores, minmax, score
+from methods._torch import Target, activation, at_least_float32, minmax, score
 
 
 @method(
     title="Recipro-CAM",
     cite="byun2024reciprocam",
     family="cam",
-    passes=("1 + h * w", "0"),
+    forward=Passes(Formula("1 + h · w", lambda s: 1 + s.h * s.w), before=1),
+    backward=0,
     signed=False,
     verified=("literal",),
 )
@@ -52,7 +55,8 @@ def recipro_cam(
         return score(at_least_float32(logits).softmax(dim=1), target)
 
     with torch.set_grad_enabled(x.requires_grad):
-        _, A = activation(model, x, layer)  # B K h w
+        with record_before(model, layer) as before:
+            _, A = activation(model, x, layer)  # B K h w
         h, w = A.shape[2:]
         i, j = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
 
@@ -64,5 +68,6 @@ def recipro_cam(
             here = A.flatten(2)[:, :, n].permute(2, 0, 1)  # n B K   the features at position n
             return here[..., None, None] * M[:, None, None].to(A.dtype)  # n B K h w
 
-        Y = edited_scores(model, x, probability if softmax else target, layer, mosaic, h * w, chunk)  # hw B
+        p = probability if softmax else target
+        Y = edited_scores(model, x, p, layer, mosaic, h * w, chunk, before)  # hw B
         return minmax(Y.T.unflatten(1, (1, h, w)))  # B 1 h w

@@ -29,16 +29,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods import _layers
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import (
     Target,
-    _at,
     at_least_float32,
+    double_backward,
+    layer_hook,
     minmax,
     ratio,
-    reached,
+    require_gradient,
     score,
-    twice,
     upsample,
 )
 
@@ -75,13 +76,13 @@ def activations_and_gradients(
     layers = modules_before(model, layer, x.shape[1:]) if layers is None else layers
     with ExitStack() as stack:
         for name in {layer, *layers}:
-            stack.enter_context(_at(model, name, read(name)))
+            stack.enter_context(layer_hook(model, name, read(name)))
         stack.enter_context(torch.set_grad_enabled(x.requires_grad))
-        stack.enter_context(twice(x.requires_grad))
+        stack.enter_context(double_backward(x.requires_grad))
         y = score(model(x), target)  # B
     A = [*kept.values()]
     g = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)
-    g = [reached(model, x, name, g_l) for name, g_l in zip(kept, g, strict=True)]
+    g = [require_gradient(model, x, name, g_l) for name, g_l in zip(kept, g, strict=True)]
     A = A if x.requires_grad else [A_l.detach() for A_l in A]
     return [(at_least_float32(A_l), at_least_float32(g_l)) for A_l, g_l in zip(A, g, strict=True)]
 
@@ -90,7 +91,8 @@ def activations_and_gradients(
     title="RefineCAM",
     cite="domeniconi2026refinecam",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal", "grad_cam", "torchcam"),
     fails={"random_logit": "positive gradients alone: hardly another map for another class, on small networks"},

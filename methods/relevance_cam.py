@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._flow import refuse_others
 from methods._lrp import PASSING, z_plus
 from methods._registry import method
@@ -50,7 +51,8 @@ def relevance(
     title="Relevance-CAM",
     cite="lee2021relevance",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=True,
     needs="rule",
     architectures=("cnn", "swin"),

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._registry import method
 from methods._torch import Target, activation, at_least_float32, chunks, minmax, scores, upsample
 
@@ -31,7 +32,8 @@ from methods._torch import Target, activation, at_least_float32, chunks, minmax,
     title="Score-CAM",
     cite="wang2020scorecam",
     family="cam",
-    passes=("1 + K", "0"),
+    forward=Formula("1 + K", lambda s: 1 + s.K),
+    backward=0,
     signed=False,
     verified=("literal", "torchcam"),
 )

@@ -30,9 +30,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._rules import rules
-from methods._torch import Target, activation, activation_and_gradient, at_least_float32, score, twice
+from methods._torch import Target, activation, activation_and_gradient, at_least_float32, double_backward, score
 
 
 def rest(classes: Int[Tensor, " B"]) -> Callable[[Float[Tensor, "B N"]], Float[Tensor, " B"]]:
@@ -56,7 +57,8 @@ def layer_norm(
     title="ShapleyCAM",
     cite="cai2025cams",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal", "grad_cam"),
 )
@@ -66,7 +68,7 @@ def shapley_cam(
 ) -> Float[Tensor, "B 1 h w"]:
     """Grad-CAM with each weight corrected for the curvature of the score."""
     graph = x.requires_grad
-    with twice(True), rules(required=(), layer_norm=layer_norm) if graph else contextlib.nullcontext():
+    with double_backward(True), rules(required=(), layer_norm=layer_norm) if graph else contextlib.nullcontext():
         logits, A = activation(model, x, layer)  # B N, B K h w
         y = score(logits, target)  # B
         (g,) = torch.autograd.grad(y.sum(), A, create_graph=True, allow_unused=True)  # B K h w

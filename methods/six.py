@@ -33,17 +33,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula, Passes
+from methods._edits import edited_gradients, replay_before
 from methods._registry import method
-from methods._torch import Target, at_least_float32, chunks, edited_gradients
-from methods.dix import released_fusion
+from methods._torch import Target, at_least_float32, chunks
+from methods.dix import LAYERS, released_fusion
 from methods.integrated_gradients import quadrature
+
+PASSES = Formula("layers · samples · steps", lambda s: (1 + len(s.fuse_as_released)) * s.samples * s.steps)
 
 
 @method(
     title="SIX",
     cite="barkan2023stochastic",
     family="cam",
-    passes=("samples * steps * (1 + fuse_as_released.__len__())", "samples * steps * (1 + fuse_as_released.__len__())"),
+    forward=Passes(PASSES, before=LAYERS),
+    backward=Passes(PASSES, before=0),
     signed=True,
     verified=("literal",),
 )
@@ -70,7 +75,7 @@ def six(
     p = float(np.prod(1 - np.linspace(1e-4, 0.02, diffusion + 1)))
     H = []
     for name in (layer, *fuse_as_released):
-        total = torch.zeros(())
+        total, before = torch.zeros(()), replay_before(model, name)
         for part in chunks(len(a), chunk, len(x)):
 
             def way(A: Float[Tensor, "B K h w"], part: slice = part) -> Float[Tensor, "k B K h w"]:
@@ -80,7 +85,7 @@ def six(
                 r = p**0.5 * A + (1 - p) * e  # k B K h w
                 return r + a[part, None, None, None, None] * (A - r)  # k B K h w   v(a)
 
-            _, V, ds_dV = edited_gradients(model, x, target, [(name, way, len(a[part]))])  # k B K h w
+            _, V, ds_dV = edited_gradients(model, x, target, [(name, way, len(a[part]))], before)  # k B K h w
             total = total + torch.tensordot(w[part], ds_dV * V, dims=1) / samples  # B K h w
         H.append(total)
     return released_fusion(H)  # B 1 h w

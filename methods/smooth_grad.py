@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._registry import method
-from methods._torch import Attribution, Target, each, noisy
+from methods._torch import Attribution, Target, map_over_copies, noisy
 from methods.gradient import gradient
 
 
@@ -27,7 +27,8 @@ from methods.gradient import gradient
     title="SmoothGrad",
     cite="smilkov2017smoothgrad",
     family="gradient",
-    passes=("samples", "samples"),
+    forward="samples",
+    backward="samples",
     signed=True,
     verified=("literal", "captum"),
 )
@@ -45,6 +46,6 @@ def smooth_grad(
     """The map `of`, averaged over noisy copies of the image; `noise` is a fraction of its range, 0.1 to 0.2."""
     n, total = samples, torch.zeros(())
     for X in noisy(x, n, noise, seed, chunk):  # k B C H W   x + N(0, sigma^2)
-        M = each(of, model, X, target)  # k B K h w
+        M = map_over_copies(of, model, X, target)  # k B K h w
         total = total + M.sum(dim=0)  # B K h w
     return total / n  # B K h w   section 3

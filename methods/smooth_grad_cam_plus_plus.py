@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula, Passes
 from methods._registry import method
 from methods._torch import Target, activation, activation_and_gradient, at_least_float32, noisy, ratio, tile
 
@@ -38,7 +39,8 @@ from methods._torch import Target, activation, activation_and_gradient, at_least
     title="Smooth Grad-CAM++",
     cite="omeiza2019smoothgradcampp",
     family="cam",
-    passes=("samples + 1", "samples"),
+    forward=Formula("samples + 1", lambda s: s.samples + 1),
+    backward=Passes("samples", before=0),
     signed=False,
     verified=("literal",),
     fails={"random_logit": "positive gradients alone: hardly another map for another class, on small networks"},

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._registry import method
-from methods._torch import Attribution, Target, each, noisy
+from methods._torch import Attribution, Target, map_over_copies, noisy
 from methods.gradient import gradient
 
 
@@ -26,7 +26,8 @@ from methods.gradient import gradient
     title="SmoothGrad-Squared",
     cite="hooker2019benchmark",
     family="gradient",
-    passes=("samples", "samples"),
+    forward="samples",
+    backward="samples",
     signed=False,
     verified=("literal", "captum"),
 )
@@ -44,6 +45,6 @@ def smooth_grad_squared(
     """The square of the map `of`, averaged over noisy copies of the image."""
     J, total = samples, torch.zeros(())
     for X in noisy(x, J, noise, seed, chunk):  # k B C H W   x + eta
-        g = each(of, model, X, target)  # k B K h w
+        g = map_over_copies(of, model, X, target)  # k B K h w
         total = total + g.square().sum(dim=0)  # B K h w
     return total / J  # B K h w   section 4.1

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._registry import method
 from methods._torch import Target, activation, at_least_float32, chunks, minmax, scores, upsample
 
@@ -34,7 +35,8 @@ from methods._torch import Target, activation, at_least_float32, chunks, minmax,
     title="SS-CAM",
     cite="wang2020sscam",
     family="cam",
-    passes=("1 + samples * K", "0"),
+    forward=Formula("1 + samples · K", lambda s: 1 + s.samples * s.K),
+    backward=0,
     signed=False,
     verified=("literal", "torchcam"),
 )

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._registry import method
-from methods._torch import Attribution, Target, each, noisy
+from methods._torch import Attribution, Target, map_over_copies, noisy
 from methods.gradient import gradient
 
 
@@ -26,7 +26,8 @@ from methods.gradient import gradient
     title="VarGrad",
     cite="adebayo2018local",
     family="gradient",
-    passes=("samples", "samples"),
+    forward="samples",
+    backward="samples",
     signed=False,
     verified=("literal", "captum"),
 )
@@ -44,7 +45,7 @@ def var_grad(
     """The variance of the map `of` over noisy copies of the image."""
     n, mean, spread = 0, torch.zeros(()), torch.zeros(())
     for X in noisy(x, samples, noise, seed, chunk):  # k B C H W   x + g_i
-        for E in each(of, model, X, target):  # B K h w
+        for E in map_over_copies(of, model, X, target):  # B K h w
             n, old = n + 1, mean
             mean = old + (E - old) / n  # Welford: E[E^2] - E[E]^2 would cancel in float32
             spread = spread + (E - old) * (E - mean)

@@ -18,6 +18,7 @@ the weights explode. Equals Grad-CAM on average-pooled linear heads.
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient, ratio
 
@@ -26,7 +27,8 @@ from methods._torch import Target, activation_and_gradient, ratio
     title="XGrad-CAM",
     cite="fu2020axiom",
     family="cam",
-    passes=("1", "1"),
+    forward=1,
+    backward=Passes(1, before=0),
     signed=False,
     verified=("literal", "grad_cam", "torchcam"),
 )

@@ -29,16 +29,20 @@ from skimage.transform import resize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods._cost import Formula
 from methods._registry import method
 from methods._torch import Target, at_least_float32, ratio
 from methods.integrated_gradients import integrated_gradients
+
+PASSES = Formula("2 · steps", lambda s: 2 * s.steps * (s.attribution is None))
 
 
 @method(
     title="XRAI",
     cite="kapishnikov2019xrai",
     family="path",
-    passes=("2 * steps * (attribution is None)",) * 2,
+    forward=PASSES,
+    backward=PASSES,
     signed=True,
     verified=("literal", "saliency"),
     differentiable=False,  # segmentation and argmax

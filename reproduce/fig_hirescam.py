@@ -27,8 +27,9 @@ import _plot
 import _run  # puts the repository on the path
 from _dots import controls, dots, title
 from methods import _display, _images, _models
+from methods._edits import edited_scores
 from methods._layers import default_layer, stages
-from methods._torch import Attribution, activation, edited_scores
+from methods._torch import Attribution, activation
 from sanity_checks._statistics import interval
 from sanity_checks._torch import explain
 from sanity_checks.similarity import similarities

@@ -8,7 +8,6 @@ import argparse
 import ast
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -25,17 +24,15 @@ README = ROOT / "README.md"
 
 def row(m: Method, entry: dict[str, str]) -> str:
     """One method as a table row."""
-    spelled = (re.sub(r"(\w+)\.__len__\(\)", r"len(\1)", p) for p in m.passes)
-    forward, backward = (p.replace(" * (attribution is None)", "").replace("*", "·") for p in spelled)
-    rule = ", a rule for each operation behind the layer"
+    rule = ", a rule for each operation after the layer"
     needs = {"": "", "relu": ", ReLU", "linear head": ", pooled linear head", "rule": rule}[m.needs]
     sign = "±" if m.signed else "≥ 0"
     return " | ".join(
         (
             f"| [`{m.name}`](methods/{m.name}.py)",
             f"{m.title}, {paper(entry)}",
-            forward,
-            backward,
+            m.forward.words,
+            m.backward.words,
             f"`{m.output}` {sign}",
             "yes" if m.differentiable else "no",
             f"{', '.join(m.architectures)}{needs}",
@@ -56,7 +53,7 @@ def table() -> str:
     for family, title in FAMILIES.items():
         members = [m for m in METHODS.values() if m.family == family]
         lines.append(f"| **{title}** | | | | | | | | |")
-        lines += [row(m, bib[m.cite]) for m in sorted(members, key=lambda m: (bib[m.cite]["year"], m.name))]
+        lines += [row(m, bib[m.cite]) for m in members]
     return "\n".join(lines)
 
 

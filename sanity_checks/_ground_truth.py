@@ -18,7 +18,7 @@ placed on a grid of 4 pixels, that of the patches of the ViTs in `_nets.py`.
 """
 
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import skimage.data
@@ -32,7 +32,6 @@ from sanity_checks._small import digits
 TEXTURES = ("brick", "grass", "gravel", "coins")
 MEAN, STD = 0.4, 0.2  # of a channel, for the textured images
 SIDE, DIGIT, GRID = 32, 16, 4  # of an image, of a digit in it, of the places where a digit can be; in pixels
-Split = Literal["train", "test"]
 
 
 class DigitsOnTextures(NamedTuple):
@@ -63,21 +62,19 @@ class DecoyDigits(NamedTuple):
     mask: Bool[Tensor, "n 12 12"]  # where the swatch is
 
 
-def digits_on_textures(n: int, seed: int, split: Split = "test") -> DigitsOnTextures:
+def digits_on_textures(n: int, seed: int, split: str = "test") -> DigitsOnTextures:
     """Draw n images, digit and texture independently of each other."""
     rng = Generator().manual_seed(seed)
     return on_texture(*_draw(n, split, rng), rng, split)
 
 
-def two_digits(n: int, seed: int, split: Split = "test") -> TwoDigits:
+def two_digits(n: int, seed: int, split: str = "test") -> TwoDigits:
     """Draw n images with two different digits."""
     rng = Generator().manual_seed(seed)
     return two_on_texture(*_draw(n, split, rng), rng, split)
 
 
-def decoy_digits(
-    n: int, seed: int, split: Split = "test", shades: Literal["label", "random"] | None = None
-) -> DecoyDigits:
+def decoy_digits(n: int, seed: int, split: str = "test", shades: str | None = None) -> DecoyDigits:
     """Draw n digits; the swatch's shade is 1 - 25/255 of the label, or of a random label.
 
     Args:
@@ -96,7 +93,7 @@ def dilated(mask: Bool[Tensor, "*n H W"], pixels: int) -> Bool[Tensor, "*n H W"]
     return F.max_pool2d(m, 2 * pixels + 1, 1, pixels).bool().view(mask.shape)
 
 
-def _draw(n: int, split: Split, rng: Generator) -> tuple[Tensor, Tensor]:
+def _draw(n: int, split: str, rng: Generator) -> tuple[Tensor, Tensor]:
     """Digits of a split, with replacement: pictures n 1 8 8 and labels n."""
     x, y = digits_of(split)
     i = torch.randint(len(x), (n,), generator=rng)
@@ -104,7 +101,7 @@ def _draw(n: int, split: Split, rng: Generator) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def digits_of(split: Split) -> tuple[Tensor, Tensor]:
+def digits_of(split: str) -> tuple[Tensor, Tensor]:
     if split not in ("train", "test"):
         raise ValueError(f"split: must be 'train' or 'test', got {split!r}")
     data = digits()
@@ -112,7 +109,7 @@ def digits_of(split: Split) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _textures(split: Split) -> Float[Tensor, "4 h w"]:
+def _textures(split: str) -> Float[Tensor, "4 h w"]:
     """Halved in size, standardised, cut to the smallest; the left 3/5 for training, the rest for testing."""
     pictures = []
     for name in TEXTURES:
@@ -123,12 +120,12 @@ def _textures(split: Split) -> Float[Tensor, "4 h w"]:
     return t[:, :, :112] if split == "train" else t[:, :, 112:]
 
 
-def on_texture(pictures: Tensor, labels: Tensor, rng: Generator, split: Split) -> DigitsOnTextures:
+def on_texture(pictures: Tensor, labels: Tensor, rng: Generator, split: str) -> DigitsOnTextures:
     x, texture, masks, bare = _scene(pictures, rng, split)
     return DigitsOnTextures(x, labels, texture, masks[:, 0], bare)
 
 
-def two_on_texture(pictures: Tensor, labels: Tensor, rng: Generator, split: Split) -> TwoDigits:
+def two_on_texture(pictures: Tensor, labels: Tensor, rng: Generator, split: str) -> TwoDigits:
     """The given digits on the left, others on the right."""
     x, y = digits_of(split)
     other = torch.randint(len(x), labels.shape, generator=rng)
@@ -138,7 +135,7 @@ def two_on_texture(pictures: Tensor, labels: Tensor, rng: Generator, split: Spli
     return TwoDigits(scene[0], torch.stack([labels, y[other]], dim=1), *scene[1:])
 
 
-def _scene(pictures: Float[Tensor, "n k 8 8"], rng: Generator, split: Split) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _scene(pictures: Float[Tensor, "n k 8 8"], rng: Generator, split: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Put k digits side by side on one texture: x, texture, masks n k H W, and x without the digits."""
     n, k = pictures.shape[:2]
 
@@ -170,7 +167,7 @@ def _scene(pictures: Float[Tensor, "n k 8 8"], rng: Generator, split: Split) -> 
     return (x - MEAN) / STD, texture, alpha > 0, (bare - MEAN) / STD
 
 
-def with_decoy(pictures: Tensor, labels: Tensor, rng: Generator, shades: Literal["label", "random"]) -> DecoyDigits:
+def with_decoy(pictures: Tensor, labels: Tensor, rng: Generator, shades: str) -> DecoyDigits:
     if shades not in ("label", "random"):
         raise ValueError(f"shades: must be 'label' or 'random', got {shades!r}")
     n = len(pictures)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
@@ -70,7 +70,7 @@ class CNN(nn.Module):
     def get_classifier(self) -> nn.Linear:
         return self.fc
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "n N"]:  # n is B, or more where a layer is edited
         return self.fc(self.features(x).mean(dim=(2, 3)))
 
 
@@ -274,7 +274,7 @@ def _both(model: nn.Module, x: Tensor, y: Int[Tensor, "n 2"]) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, F.one_hot(y, logits.shape[1]).sum(dim=1).to(logits))
 
 
-def _textured(label: Literal["digit", "texture"], x: Tensor, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+def _textured(label: str, x: Tensor, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
     images = on_texture(x, y, rng, "train")
     return images.x, getattr(images, label)
 
@@ -284,7 +284,7 @@ def _paired(x: Tensor, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
     return images.x, images.digits
 
 
-def _decoyed(shades: Literal["label", "random"], x: Tensor, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+def _decoyed(shades: str, x: Tensor, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
     return with_decoy(x, y, rng, shades).x, y
 
 
@@ -292,7 +292,7 @@ _FOR_CNN: dict[str, Any] = {"lr": 6e-3, "weight_decay": 0.01, "warmup": 0.2}
 _FOR_VIT: dict[str, Any] = {"lr": 2e-3, "weight_decay": 0.05, "warmup": 0.2}
 
 
-def _dot(label: Literal["digit", "texture"], kind: str, epochs: int) -> Net:
+def _dot(label: str, kind: str, epochs: int) -> Net:
     classes = 10 if label == "digit" else len(TEXTURES)
     return Net(
         title=f"{kind} for the {label}s of digits on textures",
@@ -319,7 +319,7 @@ def _two(kind: str, epochs: int) -> Net:
     )
 
 
-def _decoy(shades: Literal["label", "random"], epochs: int) -> Net:
+def _decoy(shades: str, epochs: int) -> Net:
     more = {"test, shade = label": {"split": "test", "shades": "label"}}
     return Net(
         title=f"SmallCNN on decoy digits, trained with the shade of {'the' if shades == 'label' else 'a random'} label",

@@ -1,13 +1,14 @@
 """What a check declares about itself, once, and the form in which every check answers: one number per image."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
+
+from methods._cost import Number, number
 
 Kind = Literal["randomization", "faithfulness", "robustness", "complexity", "axiom", "localization"]
 
@@ -48,10 +49,9 @@ class Check:
     kind: Kind
     protocol: str  # one sentence for the report: what is done and what the number means
     higher_is_better: bool | None  # None: neither
-    passes: tuple[
-        str, str
-    ]  # per image: (images through the classifier, runs of the method); counted by a test, but for
-    # the ten or so images a batch that a protocol needs to look at a network
+    forward: Number  # images through the classifier for each image, and
+    runs: Number  # runs of the method; counted by a test, but for the ten or so images a batch that a protocol needs to
+    # look at a network
     verified: tuple[str, ...]  # what tests compare with: "captum", "quantus", "grad_cam", "literal", "closed form"
     quick: Mapping[str, Any] = field(default_factory=dict)  # keywords under --quick; the defaults are the paper's
 
@@ -67,18 +67,17 @@ class Check:
         kinds = inspect.signature(self.fn).parameters.values()
         return {p.name: p.default for p in kinds if p.kind is p.KEYWORD_ONLY}
 
-    def cost(self, **params: Any) -> tuple[int, int]:
-        """`passes` as numbers; `params` are keywords of the check and, where the expression has them, H and W."""
-        scope = {"__builtins__": {}, "ceil": math.ceil, "len": len, "min": min, **self.params, **params}
-        forward, runs = (int(eval(p, scope)) for p in self.passes)
-        return forward, runs
+    def cost(self, **values: Any) -> tuple[int, int]:
+        """(`forward`, `runs`) as numbers; `values` are keywords and the sizes that a `Formula` needs."""
+        values = self.params | values
+        return number(self.forward, values), number(self.runs, values)
 
 
 F = TypeVar("F", bound=Callable[..., Result])
 
 
 def check(**declared: Any) -> Callable[[F], F]:
-    """Register the function below under its file's name and hand it back unchanged."""
+    """Register the function below under its file's name and return it unchanged."""
 
     def register(fn: F) -> F:
         stem = fn.__module__.rpartition(".")[2]

@@ -76,7 +76,7 @@ class SmallCNN(nn.Module):
         self.relu3 = nn.ReLU()
         self.fc2 = nn.Linear(64, classes)
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "n N"]:  # n is B, or more where a layer is edited
         x = self.pool(self.relu2(self.conv2(self.relu1(self.conv1(x)))))
         return self.fc2(self.relu3(self.fc1(x.flatten(1))))
 

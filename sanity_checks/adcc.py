@@ -39,7 +39,8 @@ from sanity_checks.average_drop import drop, masked, unit
         "maps are, how little of the image the map keeps, and how much of the class probability remains."
     ),
     higher_is_better=True,
-    passes=("2", "1"),
+    forward=2,
+    runs=1,
     verified=("literal", "closed form"),
 )
 def adcc(

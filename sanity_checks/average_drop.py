@@ -42,7 +42,8 @@ from sanity_checks._torch import constant, pixels, probability
         "the number is the share of the class probability that is lost, in per cent."
     ),
     higher_is_better=False,
-    passes=("2", "0"),
+    forward=2,
+    runs=0,
     verified=("grad_cam", "literal", "closed form"),
 )
 def average_drop(

@@ -36,7 +36,8 @@ from sanity_checks._torch import pixels
         "chance is the object's share of the image."
     ),
     higher_is_better=True,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("literal",),
 )
 def average_precision(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"]) -> Result:

@@ -37,7 +37,8 @@ from sanity_checks._torch import check_maps
         "the number is the difference, relative to the latter."
     ),
     higher_is_better=False,
-    passes=("2", "0"),
+    forward=2,
+    runs=0,
     verified=("captum", "closed form"),
 )
 def completeness(

@@ -32,7 +32,8 @@ from sanity_checks._torch import pixels
     kind="complexity",
     protocol="The number is the entropy, in nats, of the map's absolute values taken as shares of their sum.",
     higher_is_better=False,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("quantus", "literal", "closed form"),
 )
 def complexity(maps: Float[Tensor, "B K h w"]) -> Result:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import Attribution, at_least_float32, ratio
 from sanity_checks._randomize import alive, randomized
 from sanity_checks._registry import Result, check
@@ -32,7 +33,8 @@ from sanity_checks._torch import explain
     kind="randomization",
     protocol="The number is the relative rise of the map's histogram entropy when all weights are thrown away.",
     higher_is_better=True,
-    passes=("2 * seeds", "1 + seeds"),
+    forward=Formula("2 · seeds", lambda s: 2 * s.seeds),
+    runs=Formula("1 + seeds", lambda s: 1 + s.seeds),
     verified=("literal", "quantus"),
     quick={"seeds": 1},
 )

@@ -36,7 +36,8 @@ from sanity_checks._torch import pixels
     kind="localization",
     protocol="The share of the map's positive part that lies on the object; chance is the object's share of the image.",
     higher_is_better=True,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("quantus", "literal"),
 )
 def energy_pointing_game(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"]) -> Result:

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import chunks, scores
 from methods.integrated_gradients import start
 from sanity_checks._registry import Result, check
@@ -38,7 +39,8 @@ from sanity_checks._torch import constant, correlation, pixels
         "of the map's sum in the set with the fall of the logit."
     ),
     higher_is_better=True,
-    passes=("1 + samples", "0"),
+    forward=Formula("1 + samples", lambda s: 1 + s.samples),
+    runs=0,
     verified=("quantus", "literal", "closed form"),
     quick={"samples": 32},
 )

@@ -42,7 +42,8 @@ from sanity_checks._torch import explain, pixels, probability
         "that lies on the cell of its image; chance is 1 / n^2."
     ),
     higher_is_better=True,
-    passes=("1", "arrangements"),
+    forward=1,
+    runs="arrangements",
     verified=("literal", "closed form"),
     quick={"confidence": 0.2},
 )

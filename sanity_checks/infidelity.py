@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import at_least_float32, chunks, ratio, scores, upsample
 from methods.integrated_gradients import start
 from sanity_checks._registry import Result, check
@@ -39,7 +40,8 @@ from sanity_checks._torch import pixels
         "best scaled, and the fall of the logit."
     ),
     higher_is_better=False,
-    passes=("1 + samples", "0"),
+    forward=Formula("1 + samples", lambda s: 1 + s.samples),
+    runs=0,
     verified=("captum", "literal", "closed form"),
     quick={"samples": 64},
 )

@@ -38,7 +38,8 @@ from sanity_checks._torch import explain
         "the number is the largest change of the map, as a share of its maximum."
     ),
     higher_is_better=False,
-    passes=("2", "2"),
+    forward=2,
+    runs=2,
     verified=("closed form",),
 )
 @torch.no_grad()

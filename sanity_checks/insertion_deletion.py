@@ -19,6 +19,8 @@ demo steps 224 pixels (225 points), its tables 224 * 8. Quantus' pixel flipping 
 Good to know: a smooth map does well whatever it shows: compare with noise of the same smoothness.
 """
 
+from math import ceil
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +28,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods._cost import Formula
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import path, pixels, probability, ranks
 
@@ -39,7 +42,8 @@ from sanity_checks._torch import path, pixels, probability, ranks
         "the number is the area under the class probability of insertion minus that of deletion."
     ),
     higher_is_better=True,
-    passes=("2 * (ceil(H * W / step) + 1)", "0"),
+    forward=Formula("2 · (⌈H · W / step⌉ + 1)", lambda s: 2 * (ceil(s.H * s.W / s.step) + 1)),
+    runs=0,
     verified=("literal",),
     quick={"step": 224 * 8},
 )

@@ -38,7 +38,8 @@ LEVELS = tuple(k / 100 for k in range(100))  # of the curve
     kind="localization",
     protocol="Overlap of the object with the pixels where the map is above its mean, as a share of their union.",
     higher_is_better=True,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("literal",),
 )
 def iou(

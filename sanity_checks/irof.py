@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from skimage.segmentation import slic
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import path, pixels, probability, ranks
 from sanity_checks.insertion_deletion import substrate
@@ -40,7 +41,8 @@ from sanity_checks.insertion_deletion import substrate
         "the number is the area over the curve of the class probability, relative to the image's."
     ),
     higher_is_better=True,
-    passes=("segments + 1", "0"),
+    forward=Formula("segments + 1", lambda s: s.segments + 1),
+    runs=0,
     verified=("closed form", "literal"),
     quick={"segments": 50},
 )

@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import path, pixels, ranks
 from sanity_checks.insertion_deletion import substrate
@@ -44,7 +45,8 @@ from sanity_checks.insertion_deletion import substrate
         "the number is the area under the class logit of the first minus that of the second, over the fraction left."
     ),
     higher_is_better=True,
-    passes=("6 * len(fractions)", "0"),
+    forward=Formula("6 · fractions", lambda s: 6 * len(s.fractions)),
+    runs=0,
     verified=("literal", "closed form"),
     quick={"fractions": (0.01, 0.03, 0.1, 0.3, 1.0)},
 )

@@ -53,7 +53,8 @@ class LabelNets(NamedTuple):
         "their absolute maps of the same test image."
     ),
     higher_is_better=False,
-    passes=("1", "3"),
+    forward=1,
+    runs=3,
     verified=("literal", "closed form"),
 )
 @torch.no_grad()

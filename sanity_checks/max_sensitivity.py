@@ -38,7 +38,8 @@ from sanity_checks._torch import check_maps, explain
         "the number is the largest change of the map over the draws, relative to the map."
     ),
     higher_is_better=False,
-    passes=("0", "samples"),
+    forward=0,
+    runs="samples",
     verified=("captum", "quantus", "closed form"),
     quick={"samples": 5},
 )

@@ -33,6 +33,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import Attribution
 from sanity_checks._randomize import Stage, alive, randomized, stages
 from sanity_checks._registry import Result, check
@@ -51,7 +52,8 @@ ORDERS = ("top-down", "bottom-up", "independent")
         "absolute maps before and after, once all weights are gone."
     ),
     higher_is_better=False,
-    passes=("1 + seeds * (2 * min(points or S, S) - 1)", "2 + seeds * (2 * min(points or S, S) - 1)"),
+    forward=Formula("1 + seeds · (2 · points - 1)", lambda s: 1 + s.seeds * (2 * min(s.points or s.S, s.S) - 1)),
+    runs=Formula("2 + seeds · (2 · points - 1)", lambda s: 2 + s.seeds * (2 * min(s.points or s.S, s.S) - 1)),
     verified=("literal", "closed form"),
     quick={"seeds": 1, "points": 3},
 )

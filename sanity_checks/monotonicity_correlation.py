@@ -21,12 +21,15 @@ w_i^2 E(x_i - X_i)^2: the map (x - b) w scores 1 when p is the point b (baseline
 of one size as far as that goes: with larger and smaller ones noise scores above 0. A constant map scores 0.
 """
 
+from math import ceil
+
 import torch
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods._cost import Formula
 from methods._torch import chunks, scores
 from methods.integrated_gradients import start
 from sanity_checks._registry import Result, check
@@ -42,7 +45,11 @@ from sanity_checks._torch import constant, correlation, pixels
         "the map's sum in the square, without sign, with the mean squared change of the logit."
     ),
     higher_is_better=True,
-    passes=("1 + ceil(H / size) * ceil(W / size) * (samples if baseline is None else 1)", "0"),
+    forward=Formula(
+        "1 + cells · samples",
+        lambda s: 1 + ceil(s.H / s.size) * ceil(s.W / s.size) * (s.samples if s.baseline is None else 1),
+    ),
+    runs=0,
     verified=("quantus", "literal", "closed form"),
     quick={"size": 28, "samples": 2},
 )

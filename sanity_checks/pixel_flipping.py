@@ -24,11 +24,14 @@ Good to know: ABPC is in units of the logit, so it does not compare between mode
 constant map has ABPC 0: both orders are then those of position. "blur" removes far less information than noise.
 """
 
+from math import ceil
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods._cost import Formula
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import path, pixels, probability, ranks
 from sanity_checks.insertion_deletion import SUBSTRATES, substrate
@@ -43,7 +46,15 @@ from sanity_checks.insertion_deletion import SUBSTRATES, substrate
         "the number is the area between the two curves of the class score."
     ),
     higher_is_better=True,
-    passes=("2 * (repeats if fill == 'uniform' else 1) * (min(steps, ceil(H / region) * ceil(W / region)) + 1)", "0"),
+    forward=Formula(
+        "2 · repeats · (steps + 1)",
+        lambda s: (
+            2
+            * (s.repeats if s.fill == "uniform" else 1)
+            * (min(s.steps, ceil(s.H / s.region) * ceil(s.W / s.region)) + 1)
+        ),
+    ),
+    runs=0,
     verified=("quantus", "literal"),
     quick={"steps": 50, "repeats": 1},
 )

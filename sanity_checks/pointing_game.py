@@ -37,7 +37,8 @@ from sanity_checks._torch import pixels
     kind="localization",
     protocol="Whether the highest pixel of the map lies on the object, or less than 15 pixels away; 1 is a hit.",
     higher_is_better=True,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("literal",),
 )
 def pointing_game(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], *, margin: float = 15.0) -> Result:

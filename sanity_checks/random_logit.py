@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import Attribution, at_least_float32, ratio, upsample
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import explain
@@ -36,7 +37,8 @@ from sanity_checks.similarity import between_images, similarities, ssim
         "two classes, averaged over random classes."
     ),
     higher_is_better=False,
-    passes=("1", "4 + min(classes, N - 1)"),
+    forward=1,
+    runs=Formula("4 + classes", lambda s: 4 + min(s.classes, s.N - 1)),
     verified=("literal", "closed form"),
     quick={"classes": 2},
 )

@@ -52,7 +52,8 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {  # B K H W -> B H W
         "not negative; chance is the object's share of the image."
     ),
     higher_is_better=True,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("quantus", "literal"),
 )
 def relevance_mass(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], *, pooling: str = "max-norm") -> Result:

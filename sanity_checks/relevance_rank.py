@@ -40,7 +40,8 @@ from sanity_checks.relevance_mass import pool
         "chance is the object's share of the image."
     ),
     higher_is_better=True,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("quantus", "literal"),
 )
 def relevance_rank(

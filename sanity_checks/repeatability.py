@@ -30,7 +30,8 @@ from sanity_checks.similarity import spearman
     kind="robustness",
     protocol="The method runs twice, with another seed where it has one; the number is the rank correlation.",
     higher_is_better=True,
-    passes=("0", "2"),
+    forward=0,
+    runs=2,
     verified=("closed form",),
 )
 @torch.no_grad()

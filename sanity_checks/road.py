@@ -33,6 +33,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import at_least_float32, chunks
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import pixels, ranks
@@ -47,7 +48,8 @@ from sanity_checks._torch import pixels, ranks
         "the number is the class probability of the first order minus that of the second, over seven shares."
     ),
     higher_is_better=True,
-    passes=("2 * len(percentages)", "0"),
+    forward=Formula("2 · percentages", lambda s: 2 * len(s.percentages)),
+    runs=0,
     verified=("grad_cam", "literal"),
     quick={"percentages": (0.1, 0.5)},
 )

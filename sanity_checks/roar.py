@@ -43,7 +43,8 @@ from sanity_checks.road import random_ties
         "the number is how much more often it is wrong than after removing random pixels."
     ),
     higher_is_better=True,
-    passes=("0", "1"),  # once on each training and test image
+    forward=0,
+    runs=1,  # once on each training and test image
     verified=("literal",),
     quick={"percentages": (0.0, 0.5, 0.9), "seeds": 1, "epochs": 4},
 )

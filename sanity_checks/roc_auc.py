@@ -31,7 +31,8 @@ from sanity_checks._torch import pixels
     kind="localization",
     protocol="The probability that a pixel of the object is higher than one of the background; chance is 0.5.",
     higher_is_better=True,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("quantus", "literal"),
 )
 def roc_auc(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"]) -> Result:

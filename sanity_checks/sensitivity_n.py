@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import scores
 from methods.integrated_gradients import start
 from sanity_checks._registry import Result, check
@@ -41,7 +42,8 @@ from sanity_checks.faithfulness_correlation import removed, subsets
         "map's sum in the set with the fall of the logit, averaged over n."
     ),
     higher_is_better=True,
-    passes=("1 + points * samples", "0"),
+    forward=Formula("1 + points · samples", lambda s: 1 + s.points * s.samples),
+    runs=0,
     verified=("literal", "closed form"),
     quick={"points": 4, "samples": 16},
 )

@@ -35,6 +35,7 @@ from PIL import Image
 from scipy.interpolate import griddata
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import at_least_float32, chunks
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import pixels
@@ -51,7 +52,8 @@ GRID = np.append(np.linspace(0, 1, 1000, endpoint=False), 1.0)
         "the class probability against the information in the image, as the size of its file (SIC)."
     ),
     higher_is_better=True,
-    passes=("len(thresholds) + 2", "0"),
+    forward=Formula("thresholds + 2", lambda s: len(s.thresholds) + 2),
+    runs=0,
     verified=("saliency", "literal"),
     quick={"thresholds": (0.01, 0.05, 0.13, 0.34)},
 )

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import chunks, scores
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import constant, correlation, pixels
@@ -38,7 +39,8 @@ from sanity_checks.insertion_deletion import substrate
         "between the sum of the map in the cell and the drop of the class logit."
     ),
     higher_is_better=True,
-    passes=("grid**2 + 1", "0"),
+    forward=Formula("grid² + 1", lambda s: s.grid**2 + 1),
+    runs=0,
     verified=("literal", "closed form"),
 )
 def single_deletion(

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._cost import Formula
 from methods._torch import Attribution, noisy, tile
 from sanity_checks._randomize import randomized, stages
 from sanity_checks._registry import Result, check
@@ -37,7 +38,8 @@ from sanity_checks.similarity import between_images, similarities
         "after; the number is the mean rank correlation over the steps."
     ),
     higher_is_better=False,
-    passes=("0", "samples * (2 + min(points or S, S))"),
+    forward=0,
+    runs=Formula("samples · (2 + points)", lambda s: s.samples * (2 + min(s.points or s.S, s.S))),
     verified=("literal",),
     quick={"samples": 4, "points": 2},
 )

@@ -30,7 +30,8 @@ from sanity_checks._torch import pixels
     kind="complexity",
     protocol="The number is the Gini index of the map's absolute values: 0 if all are equal, near 1 for one pixel.",
     higher_is_better=True,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("quantus", "literal", "closed form"),
 )
 def sparseness(maps: Float[Tensor, "B K h w"]) -> Result:

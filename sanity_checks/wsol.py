@@ -45,7 +45,8 @@ DELTAS = (0.3, 0.5, 0.7)
     kind="localization",
     protocol="Whether a box around a region above the threshold fits the object: mean hits at IoU 0.3, 0.5 and 0.7.",
     higher_is_better=True,
-    passes=("0", "0"),
+    forward=0,
+    runs=0,
     verified=("literal",),
     quick={"interval": 0.02, "size": 64},
 )

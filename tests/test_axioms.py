@@ -7,7 +7,8 @@ import torch
 
 from helpers import CLASSES, images
 from methods import METHODS
-from methods._torch import activation, attention, edited_scores, noisy, read_out
+from methods._edits import edited_scores
+from methods._torch import activation, attention, noisy, read_out
 from methods.ablation_cam import ablation_cam
 from methods.attention_rollout import attention_rollout
 from methods.blur_ig import blur_ig, gaussian

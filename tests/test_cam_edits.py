@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import methods
 from helpers import CLASSES, hooks, images, references
 from methods import _layers
+from methods._edits import edited_scores
 from methods._rescale import rescale
-from methods._torch import activation, edited_scores
+from methods._torch import activation
 from methods.ablation_cam import ablation_cam
 from methods.cam import cam
 from methods.fd_cam import fd_cam, similar

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from helpers import CLASSES, bound, hooks, images, references
 from methods import METHODS
+from methods._edits import edited_gradients
 from methods._layers import probe
-from methods._torch import activation_and_gradient, edited_gradients
+from methods._torch import activation_and_gradient
 from methods.aug_smooth import aug_smooth
 from methods.dix import dix
 from methods.fuse import fuse
@@ -422,7 +423,7 @@ def test_passes_of_variants(name):
     head.register_forward_hook(lambda _m, _a, out: seen.__setitem__(0, seen[0] + len(out)))
     head.register_full_backward_hook(lambda _m, _i, g: seen.__setitem__(1, seen[1] + len(g[0])))
     m.fn(model, x, CLASSES, **keywords)
-    assert (seen[0] / 3, seen[1] / 3) == m.cost(**keywords | {"H": 32, "W": 32, "h": 4, "w": 4, "K": 16})
+    assert (seen[0] / 3, seen[1] / 3) == m.cost(**keywords | {"H": 32, "W": 32, "h": 4, "w": 4, "K": 16}).total
 
 
 def test_a_method_of_layers_smoothed_over_versions():

@@ -1,10 +1,12 @@
 """What every method promises (README: contracts). A new file in methods/ is tested by being there."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
-from torch.overrides import _get_current_function_mode_stack
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 import methods
 from helpers import CLASSES, SEGMENTS, bound, hooks, images
@@ -150,25 +152,49 @@ def test_signed_as_declared():
         assert (lowest < 0) == m.signed, m.name
 
 
+class FirstConvolution(TorchFunctionMode):
+    """Images through the first convolution, and images whose gradient arrives there; a hook would change the passes."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.weight = next(p for p in model.parameters() if p.ndim == 4)
+        self.forward = self.backward = 0
+
+    def note(self, g):
+        self.backward += len(g)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func is F.conv2d and args[1] is self.weight:
+            self.forward += len(out)
+            if out.requires_grad:
+                out.register_hook(self.note)
+        return out
+
+
 def counted(m, name, **fill):
-    """Images through the classifier, (forward, backward), per image of the batch."""
-    model, x, seen = net(name), images(), [0, 0]
+    """Images through the classifier and through the first convolution, forward and backward, per image of the batch."""
+    model, x, seen = net(name), images(), Counter()
     f = bound(m, model, **fill)
     head = model.get_classifier()
-    head.register_forward_hook(lambda _m, _a, out: seen.__setitem__(0, seen[0] + len(out)))
-    head.register_full_backward_hook(lambda _m, _i, g: seen.__setitem__(1, seen[1] + len(g[0])))
-    f(model, x, CLASSES)
+    head.register_forward_hook(lambda _m, _a, out: seen.update(forward=len(out)))
+    head.register_full_backward_hook(lambda _m, _i, g: seen.update(backward=len(g[0])))
+    with FirstConvolution(model) as first:
+        f(model, x, CLASSES)
     sizes = {"B": 3, "C": 3, "H": 32, "W": 32}
     if "layer" in m.params:
         at = [*stages(net(name), f.keywords["layer"], (3, 32, 32)), f.keywords["layer"]]
         found = [activation(net(name), x, layer)[1].shape[1:] for layer in at]
         sizes |= dict(zip("Khw", found[-1], strict=True)) | {"depth": len(at), "channels": sum(K for K, _, _ in found)}
-    return (seen[0] / 3, seen[1] / 3), m.cost(**sizes | f.keywords)
+    cost = m.cost(**sizes | f.keywords)
+    got = (seen["forward"], first.forward), (seen["backward"], first.backward)
+    return [[n / 3 for n in pair] for pair in got], [[*n] for n in cost]
 
 
 @every
 @pytest.mark.parametrize("fill", [{}, {"samples": 5, "steps": 6, "stride": 4, "chunk": 100}], ids=["few", "more"])
 def test_passes_as_declared(m, fill):
+    """Of edited layers the part before them runs less often, and gradients that end at a layer do not enter it."""
     got, declared = counted(m, home(m), **fill)
     assert got == declared
 

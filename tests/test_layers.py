@@ -11,7 +11,8 @@ from torch import nn
 import methods
 from helpers import CLASSES, hooks, images
 from methods import _layers
-from methods._torch import activation, activation_and_gradient, edited_scores
+from methods._edits import edited_scores
+from methods._torch import activation, activation_and_gradient
 from nets import net
 
 FAMILIES = {

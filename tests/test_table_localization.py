@@ -214,7 +214,7 @@ def test_boxes_lie_where_the_object_is_in_the_input(place, crop):
         white = _imagenet.picture(item, PREP, crop=crop)[..., 0] > 127
         mask = _imagenet.covered(_imagenet.frame(item.size, item.boxes, PREP, crop=crop), PREP.size)
         assert white.sum() > 500
-        inside, around = (table.ground_truth.dilated(torch.from_numpy(m), 1).numpy() for m in (~mask, mask))
+        inside, around = (table._ground_truth.dilated(torch.from_numpy(m), 1).numpy() for m in (~mask, mask))
         assert not (white & ~around).any()  # to a pixel
         assert not (~white & ~inside).any()
 

@@ -1,0 +1,276 @@
+"""The network run on edited activations: a layer's output is replaced, and what comes after the layer runs on that.
+
+A hook at the layer returns a larger batch than it got: n edited versions of it. What comes before the layer runs once:
+in one pass because only the copies after it are many; over several passes because its operations are recorded and
+their results are given again (`Replay`).
+"""
+
+import contextlib
+import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from methods import _layers
+from methods._torch import (
+    Target,
+    at_least_float32,
+    chunks,
+    double_backward,
+    last_linear,
+    layer_hook,
+    require_gradient,
+    score,
+    submodule,
+    tile,
+)
+
+
+class Replay(TorchFunctionMode):
+    """In `with replay:` an operation between `start` and `stop` is recorded the first time, and replayed after that.
+
+    A forward pass is a list of operations; up to the layer it is the same list each time, so a second pass gets the
+    results of the first. Only tensors that something still refers to at the layer are kept: its input, a shortcut
+    around it. A pass that is replayed gets a tensor without data in place of all others, with which an operation that
+    is not on the tape fails.
+
+    A pass that does not consist of the operations on the tape raises an error, here or at an operation that is not on
+    it: while `replaying`, the caller is to set `enabled` to False and run the pass again.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__()
+        self.enabled = enabled  # False: every pass is computed in full
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was recorded."""
+        self.tape: list[tuple[Any, Any]] = []  # (operation, what it returned)
+        self.versions: list[tuple[Tensor, int]] = []  # of the tensors kept, to notice an in-place operation
+        self.recorded = self.replaying = False  # replaying: this pass, or the last one, got what was recorded
+        self.next: int | None = None  # place on the tape; None: computing as usual
+
+    def start(self) -> None:
+        """Call this before a forward pass."""
+        self.next = None
+        if not self.recorded or any(t.is_inference() or t._version != version for t, version in self.versions):
+            self.reset()
+        self.replaying = self.enabled and self.recorded
+        self.next = 0 if self.enabled else None
+
+    def stop(self) -> None:
+        """Call this where passes begin to differ. Does nothing in a pass that has stopped already."""
+        recording, self.next = self.next is not None and not self.recorded, None
+        if recording:
+            used_up = torch.empty(0, device="meta")
+
+            def alive(out: Any) -> Any:
+                return out if not isinstance(out, weakref.ref) else used_up if out() is None else out()
+
+            self.tape = [(op, tree_map(alive, out)) for op, out in self.tape]
+            kept = {id(t): t for _, out in self.tape for t in tree_flatten(out)[0] if isinstance(t, Tensor)}
+            self.versions = [(t, 0 if t.is_inference() else t._version) for t in kept.values()]
+            self.recorded = True
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.next is None:
+            return func(*args, **(kwargs or {}))
+        if self.recorded:
+            if self.next == len(self.tape) or self.tape[self.next][0] != func:
+                raise RuntimeError("the operations before the layer are not the same in each forward pass")
+            self.next += 1
+            return self.tape[self.next - 1][1]
+        out = func(*args, **(kwargs or {}))
+        self.tape.append((func, tree_map(lambda o: weakref.ref(o) if isinstance(o, Tensor) else o, out)))
+        return out
+
+
+def replay_before(model: nn.Module, layer: str) -> Replay:
+    """For passes that differ only after `layer`. A caller's hooks before it must run in every pass: then no replay."""
+    after = {submodule(model, layer), *last_linear(model)}
+    return Replay(not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules() if m not in after))
+
+
+@contextlib.contextmanager
+def record_before(model: nn.Module, layer: str) -> Iterator[Replay]:
+    """Record the part of the network before `layer` in the block's one forward pass, for passes on edited activations.
+
+    Yields the `before` of `edited_scores`.
+    """
+    before = replay_before(model, layer)
+
+    def stop(out: Tensor) -> Tensor:
+        before.stop()
+        return out
+
+    starts = model.register_forward_pre_hook(lambda _module, _args: before.start())
+    try:
+        with layer_hook(model, layer, stop), before:
+            yield before
+    finally:
+        starts.remove()
+
+
+class Edit(NamedTuple):
+    """n edited versions of a layer's output: `make(A)`, m K h w -> n m K h w, in memory of its own."""
+
+    layer: str
+    make: Callable[..., Tensor]
+    n: int
+
+
+class Edited(NamedTuple):
+    """What a run gave: logits, and at the last layer its output A and the versions V, as grids."""
+
+    logits: Float[Tensor, "nB N"]
+    A: Float[Tensor, "m K h w"]
+    V: Float[Tensor, "nm K h w"]
+
+
+def run_edited(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    edits: Sequence[Edit],
+    *,
+    record: bool = False,
+    before: Replay | None = None,
+    owners: list[str] | None = None,
+) -> Edited:
+    """Run the network with the output of one layer or several replaced by edited versions of it.
+
+    Each edit multiplies the batch by its n, new copies first: the output of the last layer that is edited has m = B
+    times the n of those before it. Where a branch around the first layer still holds one batch, and the sizes disagree,
+    the copies are made at the input of the block around that layer instead, or of the one around that, at last of the
+    whole network.
+
+    Args:
+        model: a classifier.
+        x: images.
+        edits: in execution order, mostly one.
+        record: everything after the last layer is computed from V, in one autograd graph; where x is in no graph, none
+            is recorded before it.
+        before: replays the part before the first layer, which is the same in each pass.
+        owners: where copies are made, see `outwards`; those that failed are removed, for the next call.
+    """
+    B, n, graph = len(x), math.prod(edit.n for edit in edits), x.requires_grad
+    owners = outwards(edits[0].layer) if owners is None else owners
+    before = Replay(enabled=False) if before is None else before
+    kept: list[Tensor] = []
+
+    def write(k: int) -> Callable[[Tensor], Tensor]:
+        m = B * math.prod(edit.n for edit in edits[:k])
+
+        def replace(out: Tensor) -> Tensor:
+            before.stop()
+            size = len(out)  # m, or n B where the copies were made at an earlier place
+            at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
+            A = _layers.to_grid(out[:m], at)  # m K h w
+            A = A.clone() if record else A  # it is returned; `out` may be overwritten in place
+            V = edits[k].make(A).flatten(0, 1)  # n m K h w, flat
+            if k == len(edits) - 1:
+                if record and not graph:
+                    torch.set_grad_enabled(True)  # from here on; the block below restores what was
+                    V = V.detach().requires_grad_()
+                kept[:] = A, V
+            E = V.to(out.dtype).clone() if V.requires_grad else V.to(out.dtype)  # in-place operations follow
+            E = E.repeat(size // len(E), 1, 1, 1) if size > len(E) else E
+            return _layers.from_grid(E, out[:m], at)
+
+        return replace
+
+    def repeat(_module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        before.stop()
+        copies = lambda a: torch.cat([a] * n) if isinstance(a, Tensor) and a.ndim > 1 and len(a) == B else a  # noqa: E731
+        return tree_map(copies, (args, kwargs))
+
+    while True:
+        try:
+            with contextlib.ExitStack() as stack:
+                if owners[0] != edits[0].layer:
+                    owner = model.get_submodule(owners[0])
+                    stack.callback(owner.register_forward_pre_hook(repeat, with_kwargs=True).remove)
+                for k, edit in enumerate(edits):
+                    stack.enter_context(layer_hook(model, edit.layer, write(k)))
+                stack.enter_context(torch.set_grad_enabled(graph))
+                stack.enter_context(double_backward(graph and record))
+                stack.enter_context(before)
+                before.start()
+                logits = model(x)
+            if len(logits) == n * B:
+                return Edited(logits, *kept)
+            layer = edits[-1].layer
+            raise RuntimeError(f"layer: {layer!r}: {n} versions of {B} images went in, {len(logits)} rows came out")
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as e:
+            if before.replaying:  # not the operations on the tape
+                before.enabled = False
+            elif not isinstance(e, RuntimeError) or len(owners) == 1:
+                raise
+            else:  # batch sizes disagree
+                owners.pop(0)
+                before.reset()
+
+
+def outwards(layer: str) -> list[str]:
+    """The layer, the blocks around it from the inside out, and '' for the model."""
+    return [layer.rsplit(".", i)[0] for i in range(layer.count(".") + 1)] + [""]
+
+
+def edited_scores(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Target,
+    layer: str,
+    edit: Callable[..., Float[Tensor, "k B K h w"]],
+    n: int,
+    chunk: int | None = None,
+    before: Replay | None = None,
+) -> Float[Tensor, "n B"]:
+    """The score y with the output A of `layer` replaced by each of n edited versions of it.
+
+    `edit(A)` makes all of them at once, in memory of its own. With `chunk`, the number of images per forward pass,
+    `edit(A, k)` makes those with the numbers k, a few at a time. The network up to `layer` runs once on x, or not at
+    all where it was recorded (`before`), and only the rest on the n copies.
+    """
+    numbers = torch.arange(n, device=x.device)
+    owners, y = outwards(layer), at_least_float32(x.new_zeros(n, len(x)))
+    before = replay_before(model, layer) if before is None else before
+    with torch.set_grad_enabled(x.requires_grad):
+        for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:
+            make = edit if chunk is None else lambda A, k=k: edit(A, k)
+            logits = run_edited(model, x, [Edit(layer, make, len(k))], before=before, owners=owners).logits
+            y_k = score(logits, tile(target, len(k)))  # (k B)
+            y[k] = y_k.unflatten(0, (len(k), len(x))).to(y.dtype)  # kept in one place, or the heap is scattered
+    return y
+
+
+@torch.enable_grad()
+def edited_gradients(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Target,
+    edits: Sequence[tuple[str, Callable[[Float[Tensor, "m K h w"]], Float[Tensor, "n m K h w"]], int]],
+    before: Replay | None = None,
+) -> tuple[Float[Tensor, "m K h w"], Float[Tensor, "n m K h w"], Float[Tensor, "n m K h w"]]:
+    """A, V and dy/dV: the output of a layer, n edited versions of it, and the gradient of the score at each.
+
+    `edits` holds (layer, edit, n) in execution order, mostly one; A, V and dy/dV are those of the last. The edits see A
+    in float32 at least.
+
+    Raises:
+        ValueError: as `require_gradient`.
+    """
+    full = [Edit(layer, lambda A, make=make: make(at_least_float32(A)), n) for layer, make, n in edits]
+    logits, A, V = run_edited(model, x, full, record=True, before=before)
+    graph, y = x.requires_grad, score(logits, tile(target, math.prod(n for _, _, n in edits)))  # n B, flat
+    dy_dV = torch.autograd.grad(y.sum(), V, create_graph=graph, allow_unused=True)[0] if y.requires_grad else None
+    dy_dV = require_gradient(model, x, edits[-1][0], dy_dV)
+    V = V if graph else V.detach()
+    return at_least_float32(A), V.unflatten(0, (-1, len(A))), dy_dV.unflatten(0, (-1, len(A)))
