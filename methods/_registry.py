@@ -38,6 +38,7 @@ class Method:
     backward: Passes  # the same with gradients; both are counted by a test
     signed: bool  # False: never negative; drives the colour map, tested
     verified: tuple[str, ...]  # independent implementations that tests/reference compares with
+    source: Literal["paper", "authors' code", "package"] = "paper"  # what the equations in the file are taken from
     differentiable: bool = True  # False where the maths is not: the file says why
     needs: Literal["", "relu", "linear head", "rule"] = ""  # what a model must have; without it the method raises
     architectures: tuple[Architecture, ...] = ("cnn", "vit", "swin")  # see _layers.Probe

@@ -10,8 +10,9 @@ y_k^c   the score with every cell of A^k set to 0       y_k
 A^k     k-th feature map                                 A[:, k]
 
 Differs from the paper: w is 0 where y^c is 0.
-Differs from other code: pytorch-grad-cam and riverback set a channel to its minimum - 1e7 in networks without ReLU,
-channel after channel without undoing it, and run the whole network once per channel.
+Differs from other code: where activations are negative, pytorch-grad-cam 1.5.7 sets a channel to the minimum of a batch
+of copies less 1e7. Copies that are ablated already are in that batch, so the value falls by 1e7 from each copy to the
+next; every copy has one channel ablated. It and riverback run the whole network once per channel.
 Good to know: a negative score turns all signs around. Only what comes after `layer` runs on the ablated copies.
 """
 

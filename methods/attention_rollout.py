@@ -10,8 +10,9 @@ A~      attention from the last layer to the input       rollout: B T T
 T       tokens: class and other prefix tokens, patches   the map is the row that the head reads, patches only
 
 Differs from the paper: no; the row is that of the class token, or the mean of patch rows for a mean-pooled model.
-Differs from other code: vit-explain divides columns instead of rows and drops small attention of the first image only;
-Chefer et al.'s ViT_LRP leaves the row normalisation out.
+Differs from other code: Chefer et al.'s baseline (hila-chefer/Transformer-Explainability@c3e578f, generate_rollout) is
+as here and can start at a later block; the rollout in their ViT_LRP.py leaves the row normalisation out. vit-explain
+divides columns instead of rows and drops small attention of the first image only.
 Good to know: no class and no gradient is used: the same map for every target.
 """
 
@@ -30,7 +31,7 @@ from methods._torch import Target, at_least_float32, attention, read_out
     forward=1,
     backward=0,
     signed=False,
-    verified=("literal", "numpy"),
+    verified=("literal", "numpy", "authors"),
     architectures=("vit",),
     fails={"random_logit": "uses no class: the same map for every target"},
 )

@@ -39,6 +39,7 @@ PASSES = Formula("2 · factors · sizes", lambda s: (2 if s.flip else 1) * len(s
     forward=PASSES,
     backward=PASSES,
     signed=True,
+    source="package",
     verified=("literal", "grad_cam"),
 )
 def aug_smooth(

@@ -9,10 +9,11 @@ y^c     score of class c before the softmax             y
 A^k     k-th feature map                                 A[:, k]
 GAP     mean over the positions                          .mean
 
-Differs from the paper: follows the authors' released code (BagCAMs, libs/cams), whose formula this is. The gradient of
-log y starts as 1 / y, which a negative score has too, and as 0 where y is 0.
-Differs from other code: riverback leaves out the logarithm and the guided ReLUs.
-Good to know: behind the network's last ReLU there is nothing to guide, and a model without any is refused: guided=False
+Differs from the paper: follows the authors' released code (zh460045050/BagCAMs@0fab958, libs/cams/bagcams.py), whose
+formula this is. The gradient of log y starts as 1 / y, which a negative score has too, and as 0 where y is 0.
+Differs from other code: the authors' code resizes L to the image and rescales it to [0, 1]. riverback leaves out the
+logarithm and the guided ReLUs.
+Good to know: after the network's last ReLU there is nothing to guide, and a model without any is refused: guided=False
 takes the plain gradient instead.
 """
 
@@ -38,7 +39,8 @@ from methods.guided_backprop import guided as guided_rule
     signed=False,
     needs="relu",
     architectures=("cnn",),
-    verified=("literal",),
+    source="authors' code",
+    verified=("literal", "authors"),
 )
 def bag_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, guided: bool = True

@@ -14,9 +14,9 @@ T       number of sizes, from one to the next           steps, stride (pixels of
 T_c     per image                                       kept
 
 Differs from the paper: sizes (224, 324, ... 924 for an image of 224), bicubic resizing and what is kept follow the
-authors' code (VisMIL/CAMERAS).
+authors' code (VisMIL/CAMERAS@8ef2d13).
 Differs from other code: the authors' code keeps every size when it is given a class (keep="all"), and only without one
-the sizes that agree; it rescales L to [0, 1], and takes one square image.
+the sizes that agree (keep="agreeing"); it rescales L to [0, 1], and takes one square image.
 Good to know: which sizes are kept is decided for each image by itself. The eight have 61 times the pixels of the first.
 A model that takes images of one size only is refused, so `attribute` refuses transformers; a ViT that was built with
 dynamic_img_size=True works when this function is called itself.
@@ -39,7 +39,7 @@ from methods._torch import Target, activation_and_gradient, at_least_float32, sc
     forward="steps",
     backward=Passes("steps", before=0),
     signed=False,
-    verified=("literal",),
+    verified=("literal", "authors"),
     architectures=("cnn",),  # most transformers take images of one size only
 )
 def cameras(

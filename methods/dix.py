@@ -46,6 +46,7 @@ PASSES = Formula("layers · steps", lambda s: (1 + len(s.fuse_as_released)) * s.
     forward=Passes(PASSES, before=LAYERS),
     backward=Passes(PASSES, before=0),
     signed=False,
+    source="authors' code",
     verified=("literal",),
 )
 def dix(

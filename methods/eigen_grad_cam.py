@@ -31,6 +31,7 @@ from methods.eigen_cam import first_component
     forward=1,
     backward=Passes(1, before=0),
     signed=True,
+    source="package",
     verified=("literal", "grad_cam"),
     differentiable=False,
 )

@@ -13,12 +13,13 @@ A^k     k-th feature map                                 A[:, k]
 on, off  all channels outside, or inside, G_k are 0      G, ~G
 theta   quantile of similarity                           theta
 
-Differs from the paper: the formulas are those of the authors' code (fdcam.py), and theta = 0.95 is its demo's. cos is 0
-where a feature map is all 0, and N is 0 where all channels agree.
-Differs from other code: the authors' code runs one image through VGG's classifier; here any network behind `layer`.
-An earlier file of theirs (switch_cam.py) combines s and g by a series.
+Differs from the paper: the formulas are those of the authors' code (crishhh1998/FD-CAM@7f2c544, src/fdcam.py), and
+theta = 0.95 is its demo's. cos is 0 where a feature map is all 0, and N is 0 where all channels agree.
+Differs from other code: the authors' code runs one image through VGG's classifier; here any network after `layer`. It
+resizes L to the image and rescales it to [0, 1]. An earlier file of theirs (switch_cam.py) combines s and g by a
+series.
 Good to know: the channel with the lowest gradient gets -0.5: the map compares channels, it does not count evidence.
-What comes behind `layer` runs 2 K times: 7 forward passes' worth at resnet50's layer4, but some 300 at its layer3.
+What comes after `layer` runs 2 K times: 7 forward passes' worth at resnet50's layer4, but some 300 at its layer3.
 """
 
 import torch
@@ -55,7 +56,8 @@ def spread(a: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     forward=Passes(Formula("1 + 2 · K", lambda s: 1 + 2 * s.K), before=1),
     backward=Passes(1, before=0),
     signed=False,
-    verified=("literal",),
+    source="authors' code",
+    verified=("literal", "authors"),
 )
 def fd_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, theta: float = 0.95, chunk: int = 64

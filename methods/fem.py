@@ -34,6 +34,7 @@ from methods._torch import Target, activation, at_least_float32
     forward=1,
     backward=0,
     signed=True,
+    source="package",
     verified=("literal", "grad_cam"),
     fails={"random_logit": "uses no class: the same map for every target"},
 )

@@ -12,10 +12,11 @@ T       how many of them                                 references; or the clas
 gamma   strength of the comparison                       gamma
 CAM     the host                                         of, called with `layer`
 
-Differs from the paper: its text was not at hand. y^c - gamma y^d is what summaries of it agree on; the mean over the
-three nearest classes was the first default of the authors' code, gamma = 0.6 is its setting "aggregate".
-Differs from other code: the authors' later code and pytorch-grad-cam weigh the classes, p_d = softmax over D of y^d,
-not held fixed in the gradient, and take gamma = 1 (weights="softmax", gamma=1.0); torchcam is as here.
+Differs from the paper: its text was not available. y^c - gamma y^d is what summaries of it agree on. The mean over the
+three nearest classes and gamma = 0.6 are of an early commit of the authors' code (its setting "aggregate").
+Differs from other code: the authors' head (Imageomics/Finer-CAM@564ad2c) has no "aggregate". There, and in
+pytorch-grad-cam, p_d = softmax over D of y^d, not held fixed in the gradient, and gamma = 1 (weights="softmax",
+gamma=1.0: correlation 0.95 and 0.14 with the default on tests/golden). torchcam is as here.
 Good to know: the difference is taken before the host's ReLU, in one pass. Scores are compared, so a callable target has
 to return one that is comparable to a logit; the class whose logit is nearest to it counts as c itself. gamma = 0 is the
 host's map.
@@ -44,7 +45,7 @@ def finer(
     if isinstance(references, int) and references < 1:
         raise ValueError(f"references: must be 1 or more similar classes, or classes B T, got {references}")
     if weights not in ("mean", "softmax"):
-        raise ValueError(f"weights: must be 'mean' or 'softmax' (the authors' later code), got {weights!r}")
+        raise ValueError(f"weights: must be 'mean' or 'softmax' (the authors' head), got {weights!r}")
 
     def u(z: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
         y, D = score(z, target), references  # B
@@ -72,7 +73,8 @@ def finer(
     forward=1,
     backward=Passes(1, before=0),
     signed=False,
-    verified=("literal", "grad_cam", "torchcam"),
+    source="authors' code",
+    verified=("literal", "grad_cam", "torchcam", "authors"),
 )
 def finer_cam(
     model: nn.Module,

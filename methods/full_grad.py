@@ -11,8 +11,9 @@ b^l     its bias; batch norm: beta - mu gamma / sigma    b
 psi     |.|, min-max to [0, 1] over the layer, bilinear resize to the image       psi
 
 Differs from the paper: psi of a constant layer is 0. The last linear layer's bias is a number, not a map, and left out.
-Differs from other code: the authors add 1e-6 to the maximum in psi; pytorch-grad-cam and riverback rescale by channel,
-miss subclasses of BatchNorm2d, and pair biases with gradients by position in two lists.
+Differs from other code: the authors (idiap/fullgrad-saliency@7c106b3) add 1e-6 to the maximum in psi; pytorch-grad-cam
+and riverback rescale by channel, miss subclasses of BatchNorm2d, and pair biases with gradients by position in two
+lists.
 Good to know: the first equation is exact on ReLU networks (see `full_gradients`); SiLU, GELU and layer norm hold
 implicit biases, so that the sum falls short.
 """
@@ -90,7 +91,7 @@ def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B 
     forward=1,
     backward=1,
     signed=False,
-    verified=("literal",),
+    verified=("literal", "authors"),
     architectures=("cnn",),
     satisfies=("completeness",),
 )

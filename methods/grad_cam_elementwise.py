@@ -29,6 +29,7 @@ from methods._torch import Target, activation_and_gradient
     forward=1,
     backward=Passes(1, before=0),
     signed=False,
+    source="package",
     verified=("literal", "grad_cam"),
 )
 def grad_cam_elementwise(

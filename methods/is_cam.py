@@ -16,8 +16,9 @@ X_b      baseline image                                 cancels in the softmax, 
 Differs from the paper: the lines marked torchcam are known from that package; its maintainer says that the paper's
 first author checked them (frgfm/torch-cam, issue 154). As he quotes the paper there, the sum in M_i ends at j = i - 1,
 so that the last point, i = N, is one earlier. A constant channel has H = 0.
-Differs from other code: the authors' first script (r0cketr1kky/ISS-CAM_resources) does not add up its masks, which is
-path="linear", M_i = i/N X * H; its weights are mean probabilities, without the softmax over the channels. torchcam
+Differs from other code: the authors' first script (r0cketr1kky/ISS-CAM_resources@0d2da72, algo.py) holds two variants.
+Neither adds up its masks, and in both the weights are mean probabilities, without the softmax over the channels. Its
+ISS_CAM2 takes M_i = i/N X * H, which is path="linear"; its ISS_CAM1 takes A^k as it is in place of H. torchcam
 rescales masks before it resizes them.
 Good to know: added up, the masks leave the way from black to the image: at N = 10 the last one is 5.5 X * H. With
 path="linear" it is Score-CAM's masked image.
@@ -39,6 +40,7 @@ from methods._torch import Target, activation, at_least_float32, chunks, minmax,
     forward=Formula("1 + steps · K", lambda s: 1 + s.steps * s.K),
     backward=0,
     signed=False,
+    source="package",
     verified=("literal", "torchcam"),
 )
 def is_cam(

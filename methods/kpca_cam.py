@@ -45,6 +45,7 @@ KERNELS = {
     forward=1,
     backward=0,
     signed=True,
+    source="package",
     verified=("literal", "grad_cam"),
     differentiable=False,
     fails={"random_logit": "uses no class: the same map for every target"},

@@ -10,7 +10,9 @@ A^k     k-th feature map                                 A[:, k]
 
 Differs from the paper: returns one layer's map; the paper scales those of shallow layers, tanh(2 M / max M), and
 takes the maximum over layers.
-Differs from other code: pytorch-grad-cam and torchcam rescale to [0, 1].
+Differs from other code: the authors' code (PengtaoJiang/LayerCAM-jittor@d5d1086, cam/layercam.py) has no last ReLU,
+which matters only where A is negative, and rescales to [0, 1], as pytorch-grad-cam and torchcam do. Here
+the paper's ReLU stays.
 Good to know: the one CAM made for early layers.
 """
 

@@ -7,16 +7,16 @@ Jung, Oh. ICCV 2021. arXiv:2102.05228
     L       = ReLU( sum_k  alpha_k A^k )                  (the map)
 
 A^k     k-th feature map                                 A[:, k]
-C       contribution = multiplier * (A - 0), by DeepLIFT's Rescale rule in the network F behind the layer    m * A
+C       contribution = multiplier * (A - 0), by DeepLIFT's Rescale rule in the network F after the layer     m * A
 F       that network                                     logits
 
-Differs from the paper: no. Its F is a pooling and a classifier; here it is whatever comes behind `layer`.
-Differs from other code: the authors' code builds F for torchvision's VGG-16 and ResNet-50 and calls captum's DeepLift.
-Captum loses the rule for max pooling beside a ReLU or with overlapping windows (its sum is not F(A) - F(0) then), and
-knows no GELU, SiLU or hardswish.
-Good to know: sum_k alpha_k = F(A) - F(0). Behind average pooling and one linear layer alpha_k = w_k GAP(A^k), which
+Differs from the paper: no. Its F is a pooling and a classifier; here it is whatever comes after `layer`.
+Differs from other code: the authors' code (Hyungsik-Jung/LIFT-CAM@dcc8715) builds F for torchvision's VGG-16 and
+ResNet-50, calls captum's DeepLift, and resizes L. Captum loses the rule for max pooling beside a ReLU or with
+overlapping windows (its sum is not F(A) - F(0) then), and knows no GELU, SiLU or hardswish.
+Good to know: sum_k alpha_k = F(A) - F(0). After average pooling and one linear layer alpha_k = w_k GAP(A^k), which
 is the SHAP value and Ablation-CAM's weight times the score. The rule is one of elementwise functions: a layer with
-products of activations (squeeze-and-excitation), layer norm or attention behind it is refused; so are ConvNeXt and ViT.
+products of activations (squeeze-and-excitation), layer norm or attention after it is refused; so are ConvNeXt and ViT.
 A callable target is taken at its derivative by the logits.
 """
 
@@ -57,7 +57,7 @@ def coefficients(
     signed=False,
     needs="rule",
     architectures=("cnn", "swin"),
-    verified=("literal", "captum"),
+    verified=("literal", "captum", "authors"),
     satisfies=("completeness",),
 )
 def lift_cam(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str) -> Float[Tensor, "B 1 h w"]:

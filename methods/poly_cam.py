@@ -17,11 +17,11 @@ A_k     k-th feature map of layer l                     A[:, k]
 l       layers: the last one of each grid size          layers, layer (the deepest)
 P       the map so far; at the end on the finest grid   P
 
-Differs from the paper: all equations are those of the authors' code (aenglebert/polycam). LNorm is 0 where its divisor
-is 0; theirs divides by 1e-12 there.
-Differs from other code: the authors' code rescales P and resizes it to the image, and takes one image. Left to itself
-it takes the layers that run just before the grid changes, inside blocks too; those that its scripts name for resnet50
-(after the stem, layer1, ... layer4) are those found here.
+Differs from the paper: all equations are those of the authors' code (aenglebert/polycam@8003dc6). LNorm is 0 where
+its divisor is 0; theirs divides by 1e-12 there.
+Differs from other code: the authors' code rescales P as it does A_k (clip, by percentiles 0.1 and 99.9), then resizes
+it to the image, and takes one image. Left to itself it takes the layers that run just before the grid changes, inside
+blocks too; those that its scripts name for resnet50 (after the stem, layer1, ... layer4) are those found here.
 Good to know: f is evaluated at every channel of every layer, twice for PCAM+-: 7808 passes for resnet50's five layers.
 A callable target is given probabilities, with confidence="score" logits. One grid size, as in a ViT, has one layer.
 """
@@ -45,7 +45,8 @@ from methods._torch import Target, activation, at_least_float32, chunks, ratio, 
     forward=Formula("depth + channels, or + 2 · channels", lambda s: s.depth + (1 + (s.variant == "+-")) * s.channels),
     backward=0,
     signed=False,
-    verified=("literal",),
+    source="authors' code",
+    verified=("literal", "authors"),
 )
 def poly_cam(
     model: nn.Module,

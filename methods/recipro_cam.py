@@ -9,14 +9,15 @@ Explanations. arXiv:2209.14074
 
 F       output of the layer, all channels                A
 n       one of the h w positions                         a number 0 ... h w - 1
-head    the network behind the layer                     runs in edited_scores
+head    the network after the layer                      runs in edited_scores
 c       class                                            target
 
-Differs from the paper: written after the authors' code. A map of one value throughout is 0.
-Differs from other code: the authors' final code takes gaussian=False; their earlier ones (OpenVINO's training
-extensions) take gaussian=True: the features at n, pasted over its 3 x 3 neighbourhood times 1/4, 1/8 and 1/16.
+Differs from the paper: written after the authors' code (sybyun/ReciproCAM@bfbf22c). A map of one value throughout is 0.
+Differs from other code: that code takes gaussian=False, though it holds both (the other branch is never taken); their
+earlier ones (OpenVINO's training extensions) take gaussian=True: the features at n, pasted over its 3 x 3 neighbourhood
+times 1/4, 1/8 and 1/16.
 Good to know: a callable target sees probabilities; softmax=False hands it, or the class, the logits. A position alone
-is a strange input: behind average pooling it counts 1 / (h w), so that all its probabilities lie close together.
+is a strange input: after average pooling it counts 1 / (h w), so that all its probabilities lie close together.
 In a transformer class and register tokens stay as they are. Where the score does not depend on the layer the map is 0.
 """
 
@@ -37,7 +38,8 @@ from methods._torch import Target, activation, at_least_float32, minmax, score
     forward=Passes(Formula("1 + h · w", lambda s: 1 + s.h * s.w), before=1),
     backward=0,
     signed=False,
-    verified=("literal",),
+    source="authors' code",
+    verified=("literal", "authors"),
 )
 def recipro_cam(
     model: nn.Module,

@@ -11,11 +11,14 @@ L_l     a CAM of layer l                                 of(A, g)
 U       bilinear resize                                  upsample
 l       from the image to the deepest one                layers, layer
 
-Differs from the paper: its text was not at hand; order of steps, base and layers are the authors' code. Returned is the
-product, which the authors rescale to [0, 1] once more; where a layer's map is constant, which they refuse, it is 0.
-Differs from other code: torchcam rescales before it resizes, so that its factors need not reach 0 and 1, and its
-Grad-CAM++ is another (see grad_cam_plus_plus); pytorch-grad-cam adds 1e-7 to each range, runs the network once for each
-layer, and its own step to put the maps in [0, 1] does nothing (they are there already).
+Differs from the paper: its text was not available; order of steps, base and layers are the authors' code
+(liuktc/RefineCAM@40c2603). Where a layer's map is constant, which they refuse, it is 0.
+Differs from other code: the authors rescale the product to [0, 1] once more, and their base has 1e-6 in the denominator
+of alpha, 2 g^2 + ..., which is of=partial(plus_plus, eps=1e-6): M moves by up to 0.0014 on tests/golden, and by more
+where gradients are small. The default is Grad-CAM++ without it, as its paper has it. torchcam rescales before it
+resizes, so that its factors need not reach 0 and 1, and its Grad-CAM++ is another (see grad_cam_plus_plus);
+pytorch-grad-cam adds 1e-7 to each range, runs the network once for each layer, and its own step to put the maps
+in [0, 1] does nothing (they are there already).
 Good to know: one forward and one backward pass for all layers. Without `layers`, they are the last stage of each finer
 grid, and `layer`: layer1 to layer4 of a resnet50. Where all blocks have one grid (ViT) that is `layer` alone; the
 authors name the last four blocks' norm1. As sharp as the finest map, and 0 wherever one layer is at its minimum.
@@ -49,9 +52,12 @@ def modules_before(model: nn.Module, layer: str, image: tuple[int, ...]) -> list
     return [n for n in _layers.stages(model, layer, image) if any(True for _ in model.get_submodule(n).children())]
 
 
-def plus_plus(A: Float[Tensor, "B K h w"], g: Float[Tensor, "B K h w"]) -> Float[Tensor, "B 1 h w"]:
-    """Grad-CAM++ of one layer."""
-    alpha = ratio(torch.ones_like(g), 2 + A.sum(dim=(2, 3), keepdim=True) * g)  # B K h w
+def plus_plus(
+    A: Float[Tensor, "B K h w"], g: Float[Tensor, "B K h w"], *, eps: float = 0.0
+) -> Float[Tensor, "B 1 h w"]:
+    """Grad-CAM++ of one layer; `eps` is added to the denominator of alpha = g^2 / ( 2 g^2 + sum A g^3 + eps )."""
+    more = ratio(torch.full_like(g, eps), g.square()) if eps else 0.0  # B K h w
+    alpha = ratio(torch.ones_like(g), 2 + A.sum(dim=(2, 3), keepdim=True) * g + more)  # B K h w
     w = (alpha * g.relu()).sum(dim=(2, 3), keepdim=True)  # B K 1 1
     return (w * A).sum(dim=1, keepdim=True).relu()  # B 1 h w
 
@@ -94,7 +100,8 @@ def activations_and_gradients(
     forward=1,
     backward=Passes(1, before=0),
     signed=False,
-    verified=("literal", "grad_cam", "torchcam"),
+    source="authors' code",
+    verified=("literal", "grad_cam", "torchcam", "authors"),
     fails={"random_logit": "positive gradients alone: hardly another map for another class, on small networks"},
 )
 def refine_cam(

@@ -14,11 +14,12 @@ Z       number of positions                              h * w, taken by .mean
 
 Differs from the paper: the formulas, the sign of the map included, are those of the authors' code. Of a callable target
 the derivative by the logits takes the place of the 1, and is contrasted alike.
-Differs from other code: the authors' code adds the bias of a convolution, twice, to the sum of its z+ rule (ResNet's
-convolutions have none); here a bias takes no relevance. As there, batch norm hands R on as it is and a residual sum
-a + b divides it a : b (_lrp.py has all rules); zennit merges batch norm into the convolution before it.
+Differs from other code: the authors' code (mongeoroo/Relevance-CAM@49b03bd) adds the bias of a convolution, twice, to
+the sum of its z+ rule (ResNet's convolutions have none); here a bias takes no relevance. As there, batch norm hands R
+on as it is and a residual sum a + b divides it a : b (_lrp.py has all rules); zennit merges batch norm into the
+convolution before it.
 Good to know: R^N adds up to 1 / N, so maps show contrast. Defined for convolutions, linear layers, ReLU, batch norm,
-pooling and sums: squeeze-and-excitation, SiLU, GELU, layer norm and attention behind the layer are refused.
+pooling and sums: squeeze-and-excitation, SiLU, GELU, layer norm and attention after the layer are refused.
 """
 
 import torch
@@ -56,7 +57,8 @@ def relevance(
     signed=True,
     needs="rule",
     architectures=("cnn", "swin"),
-    verified=("literal", "zennit"),
+    source="authors' code",
+    verified=("literal", "zennit", "authors"),
 )
 def relevance_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str

@@ -12,10 +12,11 @@ A_l^k   k-th feature map of layer l                      A[:, k]
 X_b     baseline image                                   cancels in the softmax, so it is not run
 
 Differs from the paper: where a channel is constant, H is 0.
-Differs from other code: the authors' code uses the softmax probability of the class as the weight itself (weights="raw"
-with a probability as target) and skips constant channels; torchcam rescales masks before resizing them;
-pytorch-grad-cam and riverback resize them with align_corners=True and build all K masked images at once (1.2 GB per
-image for resnet50's layer4).
+Differs from other code: the authors' code (haofanwang/Score-CAM@d312f14) uses the softmax probability of the class as
+the weight itself (weights="raw" with a probability as target) and skips constant channels; it resizes the sum to the
+image first and takes the ReLU then, which differs where sums are negative (not after a ReLU), and rescales to [0, 1].
+torchcam rescales masks before resizing them; pytorch-grad-cam and riverback resize them with align_corners=True and
+build all K masked images at once (1.2 GB per image for resnet50's layer4).
 Good to know: masks multiply the normalised image, so what is hidden becomes the data set's mean colour.
 """
 
@@ -35,7 +36,7 @@ from methods._torch import Target, activation, at_least_float32, chunks, minmax,
     forward=Formula("1 + K", lambda s: 1 + s.K),
     backward=0,
     signed=False,
-    verified=("literal", "torchcam"),
+    verified=("literal", "torchcam", "authors"),
 )
 def score_cam(
     model: nn.Module,

@@ -50,6 +50,7 @@ PASSES = Formula("layers · samples · steps", lambda s: (1 + len(s.fuse_as_rele
     forward=Passes(PASSES, before=LAYERS),
     backward=Passes(PASSES, before=0),
     signed=True,
+    source="authors' code",
     verified=("literal",),
 )
 def six(

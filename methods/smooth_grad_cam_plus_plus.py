@@ -42,6 +42,7 @@ from methods._torch import Target, activation, activation_and_gradient, at_least
     forward=Formula("samples + 1", lambda s: s.samples + 1),
     backward=Passes("samples", before=0),
     signed=False,
+    source="package",
     verified=("literal",),
     fails={"random_logit": "positive gradients alone: hardly another map for another class, on small networks"},
 )

@@ -15,9 +15,10 @@ X_b       baseline image                                cancels in the softmax, 
 
 Differs from the paper: the lines marked torchcam are known from that package, not from the paper. The paper's second
 variant, noise on the masked image (SSCAM2 in the authors' code), is not here. A constant channel has H = 0.
-Differs from other code: the authors' code (r0cketr1kky/SS-CAM) neither rescales masks to [0, 1] nor takes a softmax
-over the channels: its noise has the standard deviation (2 / range of the channel)^2, its weight is the mean probability
-of the class. torchcam rescales masks before it resizes them, and holds the noise of all channels at once.
+Differs from other code: the authors' file (r0cketr1kky/SS-CAM@198775f, cam/sscam.py) does not run: it reads names that
+it does not define. As written, SSCAM1 neither rescales masks to [0, 1] nor takes a softmax over the channels: its noise
+has the standard deviation (2 / range of the channel)^2, its weight is the mean probability of the class. torchcam
+rescales masks before it resizes them, and holds the noise of all channels at once.
 Good to know: the default noise is twice the range of a mask. 1 + N K passes: 71681 for resnet50's layer4. The noise of
 a channel and sample is shared by the batch.
 """
@@ -38,6 +39,7 @@ from methods._torch import Target, activation, at_least_float32, chunks, minmax,
     forward=Formula("1 + samples · K", lambda s: 1 + s.samples * s.K),
     backward=0,
     signed=False,
+    source="package",
     verified=("literal", "torchcam"),
 )
 def ss_cam(

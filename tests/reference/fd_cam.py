@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from methods._torch import minmax, upsample
+from methods.fd_cam import fd_cam
 from peers import at
 
 
@@ -39,3 +41,12 @@ def literal(model, x, target, *, layer, chunk=128, theta=0.95):
         w = np.exp((s - s.min()) / (s.max() - s.min())) * (gap - gap.min()) / (gap.max() - gap.min()) - 0.5
         maps.append(sum(float(w[k]) * A[k] for k in range(len(A))).clamp(min=0)[None])
     return torch.stack(maps)
+
+
+def authors(net, x, target, golden):
+    L = fd_cam(net, x, target, layer="layer4", theta=0.95)
+    return {
+        "map": L,
+        "map_returned": minmax(upsample(L, x)),
+        "map_threshold80": fd_cam(net, x, target, layer="layer4", theta=0.8),
+    }

@@ -6,6 +6,7 @@ from pytorch_grad_cam import FinerCAM
 from torchcam import methods as _torchcam
 
 from helpers import not_in_place
+from methods.finer_cam import finer_cam
 from peers import CNN, at, grid, on, torchcam_package
 
 
@@ -48,3 +49,10 @@ grad_cam.tolerance = {"rtol": 1e-6, "atol": 1e-9}  # its 1e-9 beside the sum of 
 @on(*CNN)
 def torchcam(model, x, target, *, layer):
     return torchcam_package(_torchcam.FinerCAM, model, x, target, layer)
+
+
+def authors(net, x, target, golden):
+    def theirs(alpha):  # our gamma
+        return finer_cam(net, x, target, layer="layer4", gamma=alpha, weights="softmax")
+
+    return {"map": theirs(1.0), "map_alpha06": theirs(0.6)}

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from methods._torch import minmax
+from methods.group_cam import group_cam
 from peers import at
 
 
@@ -55,3 +57,12 @@ def literal(
             L += (p_c(image * M + hidden * (1 - M), c) - p_c(hidden, c)) * M
         maps.append(L.clamp(min=0))
     return torch.stack(maps)
+
+
+def authors(net, x, target, golden):
+    """Rescaled, as they do. Their classes: for one of the others the map is 0 throughout, and they return None."""
+    classes = torch.as_tensor(golden["target"])
+    return {
+        "map": minmax(group_cam(net, x, classes, layer="layer4", groups=8)),
+        "map_groups32": minmax(group_cam(net, x, classes, layer="layer4", groups=32)),  # more groups than channels
+    }

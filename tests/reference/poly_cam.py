@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from methods.poly_cam import poly_cam
 from peers import at
 
 SHALLOWER = {  # the last layer of each finer grid, shallow to deep
@@ -45,3 +46,23 @@ def literal(model, x, target, *, layer, layers=None, variant="+-", percentile=0.
             P = S
         maps.append(P[None])
     return torch.stack(maps)
+
+
+def authors(net, x, target, golden):
+    """The layers that their search finds; map_script_layers has one more on the deepest grid."""
+    layers = ["relu", "layer1", "layer2"]
+
+    def theirs(**keywords):
+        return poly_cam(net, x, target, layer="layer4", **{"layers": layers} | keywords)
+
+    P = theirs()
+    lo, hi = P.flatten(1).quantile(torch.tensor([0.001, 0.999]), dim=1)[:, :, None, None, None]
+    rescaled = ((P - lo) / hi).clamp(0, 1)  # as they rescale activations
+    resized = interpolate(rescaled, size=x.shape[2:], mode="bilinear", align_corners=False)
+    return {
+        "map": P,
+        "map_plus": theirs(variant="+"),
+        "map_minus": theirs(variant="-"),
+        "map_script_layers": theirs(layers=[*layers, "layer3"]),
+        "map_returned": resized[..., ::2, ::2],
+    }

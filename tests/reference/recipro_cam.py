@@ -2,6 +2,8 @@
 
 import torch
 
+from methods.recipro_cam import recipro_cam
+
 
 def literal(model, x, target, *, layer, chunk=128):
     """Position by position and image by image, each time with the whole network."""
@@ -34,3 +36,10 @@ def literal(model, x, target, *, layer, chunk=128):
         Y = torch.tensor([[probability((i, j)) for j in range(w)] for i in range(h)], dtype=x.dtype)
         maps.append(((Y - Y.min()) / (Y.max() - Y.min()))[None])
     return torch.stack(maps)
+
+
+def authors(net, x, target, golden):
+    return {
+        "map": recipro_cam(net, x, target, layer="layer4"),
+        "map_gaussian": recipro_cam(net, x, target, layer="layer4", gaussian=True),
+    }

@@ -1,14 +1,16 @@
-"""RefineCAM, written out literally for the nets of the tests, and by pytorch-grad-cam and torchcam on other CAMs."""
+"""RefineCAM, written out literally for the nets of the tests, and by pytorch-grad-cam and torchcam."""
 
 import numpy as np
 import pytorch_grad_cam.refine_cam as package
 import torch
-from pytorch_grad_cam import LayerCAM
+from pytorch_grad_cam import GradCAMPlusPlus
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch.nn import functional as F
 from torchcam import methods as _torchcam
 
 from helpers import not_in_place
+from methods._torch import minmax, score
+from methods.refine_cam import plus_plus, refine_cam
 from peers import at, grid, on
 
 FINER = {  # by hand: the last block of each grid that is finer
@@ -42,15 +44,20 @@ def _layer_cam(A, g):
     return (g.relu() * A).sum(dim=1, keepdim=True).relu()
 
 
-CASE = {"layers": ("layer1", "layer2"), "of": _layer_cam}  # Grad-CAM++ itself is compared in its own file
+def _released(A, g):
+    """The base that the authors released: pytorch-grad-cam's Grad-CAM++."""
+    return plus_plus(A, g, eps=1e-6)
+
+
+LAYERS = ("layer1", "layer2")
 
 
 @on("relu", "silu_se", "gelu_ln", rtol=1e-4, atol=1e-5)  # float32 resizing, and its 1e-7 beside max - min
 def grad_cam(model, x, target, *, layer):
     """Before it rescales the product."""
     model = not_in_place(model)
-    layers = [model.get_submodule(name) for name in dict.fromkeys([*CASE["layers"], layer])]
-    cam = package.RefineCAM(model, layers, reshape_transform=grid, base_method=LayerCAM)
+    layers = [model.get_submodule(name) for name in dict.fromkeys([*LAYERS, layer])]
+    cam = package.RefineCAM(model, layers, reshape_transform=grid, base_method=GradCAMPlusPlus)
     scale, package.scale_cam_image = package.scale_cam_image, lambda product: product
     try:
         return torch.as_tensor(np.asarray(cam(x, [ClassifierOutputTarget(int(t)) for t in target])))[:, None]
@@ -62,11 +69,21 @@ def grad_cam(model, x, target, *, layer):
 def torchcam(model, x, target, *, layer):
     """It rescales before it resizes: hand it resized maps, a million times as large, to drown its 1e-8."""
     model = not_in_place(model)
-    layers = [*dict.fromkeys([*CASE["layers"], layer])]
+    layers = [*dict.fromkeys([*LAYERS, layer])]
     with _torchcam.LayerCAM(model, layers, input_shape=x.shape[1:]) as extractor:
         maps = [m.detach() for m in extractor(target.tolist(), model(x), normalized=False)]
     maps = [1e6 * _up(m.relu()[:, None], x)[:, 0] for m in maps]
     return _torchcam.RefineCAM.fuse_cams(maps, tuple(x.shape[2:]), normalized=False)[:, None]
 
 
-grad_cam.keywords = torchcam.keywords = CASE
+grad_cam.keywords = {"layers": LAYERS, "of": _released}
+torchcam.keywords = {"layers": LAYERS, "of": _layer_cam}  # its Grad-CAM++ is another
+
+
+def authors(net, x, target, golden):
+    """Their base has 1e-6 in a denominator; the product is rescaled once more."""
+
+    def theirs(y):
+        return minmax(refine_cam(net, x, y, layer="layer4", layers=["layer1", "layer2", "layer3"], of=_released))
+
+    return {"map": theirs(target), "map_head_times_1000": theirs(lambda z: 1000 * score(z, target))}

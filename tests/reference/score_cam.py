@@ -5,6 +5,8 @@ import math
 import torch
 from torchcam import methods as _torchcam
 
+from methods._torch import minmax, score, upsample
+from methods.score_cam import score_cam
 from peers import CNN, at, on, torchcam_package
 
 
@@ -36,3 +38,12 @@ def literal(model, x, target, *, layer, chunk=8):
         total = sum(math.exp(c) for c in C)
         maps.append(sum(math.exp(c) / total * a for c, a in zip(C, A, strict=True)).clamp(min=0)[None])
     return torch.stack(maps)
+
+
+def authors(net, x, target, golden):
+    """The probability itself is the weight; resized and rescaled, as they do."""
+
+    def probability(z):
+        return score(z.softmax(dim=1), target)
+
+    return {"map": minmax(upsample(score_cam(net, x, probability, layer="layer4", weights="raw"), x))}

@@ -5,6 +5,7 @@ from pytorch_grad_cam import ShapleyCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from helpers import not_in_place
+from methods.shapley_cam import rest, shapley_cam
 from peers import CNN, at, grid, on
 
 
@@ -54,3 +55,17 @@ def grad_cam(model, x, target, *, layer):
     (A,), (g,) = cam.activations_and_grads.activations, cam.activations_and_grads.gradients
     w = torch.as_tensor(cam.get_cam_weights(x, None, targets, A, g))
     return (w[:, :, None, None] * grid(A).detach()).sum(dim=1, keepdim=True).relu()
+
+
+def authors(net, x, target, golden):
+    """Their repository has the elementwise form; literal and grad_cam above are the default."""
+
+    def theirs(layer, utility):
+        return shapley_cam(net, x, utility, layer=layer, weights="elementwise")
+
+    return {
+        "map": theirs("layer4", rest(target)),
+        "map_logit": theirs("layer4", target),
+        "map_layer2_rest": theirs("layer2", rest(target)),
+        "map_layer2_logit": theirs("layer2", target),
+    }
