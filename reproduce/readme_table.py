@@ -116,7 +116,24 @@ def _first_line(script: Path) -> str:
     return (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0].replace("|", "\\|")
 
 
-TABLES = {"methods": table, "checks": check_table, "figures": gallery}
+OWN = {"literal", "numpy"}  # references that spell the equations again; all others are code of others
+
+
+def counts() -> str:
+    """How many methods and checks there are, and with what they are compared, as sentences."""
+    kinds = {
+        "maps that the authors' own code made": lambda v: "authors" in v,
+        "another implementation": lambda v: set(v) - OWN - {"authors"},
+    }
+    each = [f"{sum(bool(has(m.verified)) for m in METHODS.values())} with {what}" for what, has in kinds.items()]
+    alone = [f"`{m.name}`" for m in METHODS.values() if set(m.verified) <= OWN]
+    return (
+        f"{len(METHODS)} methods and {len(CHECKS)} sanity checks. Every method is compared with its equations written "
+        f"out again with loops, {' and '.join(each)}; {len(alone)} with the loops alone: {', '.join(alone)}."
+    )
+
+
+TABLES = {"counts": counts, "methods": table, "checks": check_table, "figures": gallery}
 
 
 def main() -> int:

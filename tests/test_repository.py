@@ -101,9 +101,11 @@ def test_requirements_are_pinned_to_what_runs():
             assert version(name).split("+")[0] == pin, name
 
 
-def test_versions_agree():
+def test_the_version_stands_in_one_place():
     found = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
-    assert f"\nversion: {found}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = re.search(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
+    assert newest in (found, "Unreleased")
+    assert "version:" not in (ROOT / "CITATION.cff").read_text().replace("cff-version:", "")
 
 
 def test_the_report_in_the_readme_is_what_its_sidecar_says():
