@@ -71,12 +71,12 @@ def scale(a: Float[Tensor, "h w"]) -> float:
     return float(size.quantile(0.995)) or float(size.max())
 
 
-def overlay(rgb: UInt8[np.ndarray, "H W 3"], a: Float[Tensor, "K h w"]) -> Image.Image:
+def overlay(rgb: UInt8[np.ndarray, "H W 3"], a: Tensor) -> Image.Image:
     """A map over its photograph: one channel tints the photograph, several are summed and drawn on white.
 
     Args:
         rgb: the photograph, 0 to 255.
-        a: one map as a method returns it; it is resized to the photograph.
+        a: one map K h w, as a method returns it; it is resized to the photograph.
 
     Returns:
         A picture of H x W pixels: red is positive, blue negative, and 1 is the map's own 99.5th percentile of |a|.
