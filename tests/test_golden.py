@@ -26,7 +26,9 @@ def test_equals_the_map_of_the_authors_code(m):
         assert want.abs().max() > 0, name
         # both in float32: a few units in the last place of the largest value
         tolerance = getattr(authors, "tolerance", {"rtol": 1e-4, "atol": 1e-5 * float(want.abs().max())})
-        torch.testing.assert_close(got.detach().to(want.dtype), want, msg=lambda m, name=name: f"{name}: {m}", **tolerance)
+        torch.testing.assert_close(
+            got.detach().to(want.dtype), want, msg=lambda m, name=name: f"{name}: {m}", **tolerance
+        )
 
 
 def test_every_array_says_where_it_is_from():
