@@ -11,19 +11,25 @@ v       the layer's output along the way                 V
 s       score of the explained class                     edited_gradients
 a       position on the way, at `steps` points           a, with weights w by `rule`
 
-Differs from the paper: its text was not at hand. The integrand and 4 steps are the authors' code; the reference is the
-one that this code is written for, and that the same authors' IIA defines. On a ViT the authors integrate over attention
-maps, from 0, and combine them by a rollout; here every model's layers are read as grids of features.
-Differs from other code: the authors' code for CNNs takes the minimum over an axis of length 1, so that r is A and the
-way is one point: its "DIX1" is 5 sum_k ReLU( g * A ), an element-wise Grad-CAM (reference="activation"). Its sum runs
-over both ends of the steps. It fuses layers, deepest first, as H2 H1 + H1 ("DIX2") or ( H2 H3 H1 + H1 ) H1 ("DIX3"),
-channel by channel after a trilinear resize that mixes channels too; `fuse_as_released` names the earlier layers for
-that rule, applied to the H above (in that code the H of each layer has another integrand).
+Differs from the paper: its text was not available. The integrand and 4 steps are the authors' code; the reference is
+that of the same authors' IIA. On a ViT the authors integrate over attention maps, from 0, and combine them by a
+rollout; here every model's layers are read as grids of features.
+Differs from other code: dix-cikm23/dix@fda6545 takes, for CNNs, the minimum over an axis of length 1. So r is A, all 5
+points (steps + 1) are equal, and its "DIX1" is an element-wise Grad-CAM: 5 times reference="activation". Its "DIX2" and
+"DIX3" are `fuse_as_released` with one and two earlier layers, deepest first; `reference` and `rule` do nothing there:
+
+    H1      = 5 ReLU( g ) ReLU( A )                      (deepest layer; g = ds/dA, below ds/dv)
+    H2, H3  = sum_v ReLU( g ReLU( v ) |v - r| / 4 )      (r: at each position, the minimum over channels)
+    DIX2    = sum_k  H2 H1 + H1                          (each H is resized to 1024 x 28 x 28: channels mix)
+    DIX3    = sum_k  ( H2 H3 H1 + H1 ) H1
+
 Good to know: H need not sum to a difference of scores: the ReLU is inside, and v stands where A - r would have to.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,8 +41,11 @@ from methods._registry import method
 from methods._torch import Target, at_least_float32, chunks
 from methods.integrated_gradients import quadrature
 
+PASSES = Formula(
+    "steps, fused 1 + layers · (steps + 1)",
+    lambda s: 1 + (s.steps + 1) * len(s.fuse_as_released) if s.fuse_as_released else s.steps,
+)
 LAYERS = Formula("layers", lambda s: 1 + len(s.fuse_as_released))
-PASSES = Formula("layers · steps", lambda s: (1 + len(s.fuse_as_released)) * s.steps)
 
 
 @method(
@@ -47,7 +56,7 @@ PASSES = Formula("layers · steps", lambda s: (1 + len(s.fuse_as_released)) * s.
     backward=Passes(PASSES, before=0),
     signed=False,
     source="authors' code",
-    verified=("literal",),
+    verified=("literal", "authors"),
 )
 def dix(
     model: nn.Module,
@@ -62,21 +71,47 @@ def dix(
     chunk: int = 32,
 ) -> Float[Tensor, "B 1 h w"]:
     """Evidence for the target at each position of `layer`, averaged while its features grow from their minimum."""
-    dtype = at_least_float32(x).dtype
-    a, w = (torch.tensor(v, device=x.device, dtype=dtype) for v in quadrature(rule, steps))  # n, n
-    origin, H = starting_point(reference), []
-    for name in (layer, *fuse_as_released):
-        total, before = torch.zeros(()), replay_before(model, name)
-        for part in chunks(steps, chunk, len(x)):
+    n, points, along = steps, quadrature(rule, steps), partial(_along, model, x, target, chunk=chunk)
+    if not fuse_as_released:
+        H = along(layer, points, starting_point(reference), lambda g, v, r: (g * v).relu())  # B K h w
+        return H.sum(dim=1, keepdim=True)  # B 1 h w
 
-            def way(A: Float[Tensor, "B K h w"], a: Tensor = a[part]) -> Float[Tensor, "k B K h w"]:
-                r = origin(A)  # B K h w
-                return r + a[:, None, None, None, None] * (A - r)  # k B K h w   v(a)
+    def lowest(A: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
+        return A.amin(dim=1, keepdim=True).expand_as(A)
 
-            _, V, ds_dV = edited_gradients(model, x, target, [(name, way, len(a[part]))], before)  # k B K h w
-            total = total + torch.tensordot(w[part], (ds_dV * V).relu(), dims=1)  # B K h w
-        H.append(total)
-    return released_fusion(H)  # B 1 h w
+    def earlier(g: Tensor, v: Tensor, r: Tensor) -> Float[Tensor, "k B K h w"]:
+        length = (v - r).flatten(2).norm(dim=2)[..., None, None, None]  # k B 1 1 1   of all K h w
+        return (g * v.relu() * length / n).relu()
+
+    H1 = along(layer, ([1.0], [n + 1.0]), starting_point("activation"), lambda g, v, r: g.relu() * v.relu())  # B K h w
+    ends = np.linspace(0, 1, n + 1), np.ones(n + 1)
+    return released_fusion([H1, *(along(name, ends, lowest, earlier) for name in fuse_as_released)])  # B 1 h w
+
+
+def _along(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Target,
+    layer: str,
+    points: tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray],
+    origin: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "B K h w"]],
+    integrand: Callable[[Tensor, Tensor, Tensor], Float[Tensor, "k B K h w"]],
+    chunk: int,
+) -> Float[Tensor, "B K h w"]:
+    """The weighted sum of the integrand of g = ds/dv, v and r over `points`: positions and weights."""
+    a, w = (torch.tensor(p, device=x.device, dtype=at_least_float32(x).dtype) for p in points)  # n, n
+    total, before = torch.zeros(()), replay_before(model, layer)
+    for part in chunks(len(a), chunk, len(x)):
+
+        def way(A: Float[Tensor, "B K h w"], a: Tensor = a[part]) -> Float[Tensor, "k B K h w"]:
+            r = origin(A)  # B K h w
+            return r + a[:, None, None, None, None] * (A - r)  # k B K h w   v(a)
+
+        A, V, ds_dV = edited_gradients(
+            model, x, target, [(layer, way, len(a[part]))], before
+        )  # B K h w, k B K h w twice
+        total = total + torch.tensordot(w[part], integrand(ds_dV, V, origin(A)), dims=1)  # B K h w
+    return total
 
 
 def starting_point(reference: str) -> Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "B K h w"]]:
@@ -92,17 +127,14 @@ def starting_point(reference: str) -> Callable[[Float[Tensor, "B K h w"]], Float
     return torch.zeros_like if reference == "zero" else lambda A: A
 
 
-def released_fusion(H: Sequence[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B 1 h w"]:
-    """The maps H1, H2, H3 of one, two or three layers, deepest first, fused as in the authors' code.
+def released_fusion(H: Sequence[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B 1 28 28"]:
+    """The maps H1, H2, H3 of two or three layers, deepest first, fused as in the authors' code.
 
     Raises:
         ValueError: more layers than the rule knows.
     """
     if len(H) > 3:
         raise ValueError(f"fuse_as_released: the rule is for one or two more layers, got {len(H) - 1}")
-    if len(H) > 1:  # channels of the second, positions of the finest: 1024 x 28 x 28 for the three of a ResNet
-        size = (H[1].shape[1], *max((h.shape[2:] for h in H), key=lambda grid: grid.numel()))
-        H = [F.interpolate(h[:, None], size=size, mode="trilinear", align_corners=False)[:, 0] for h in H]
-        product = H[1] * (H[2] if len(H) == 3 else 1) * H[0] + H[0]  # B K h w
-        H = [product * H[0] if len(H) == 3 else product]
-    return H[0].sum(dim=1, keepdim=True)  # B 1 h w
+    H = [F.interpolate(h[:, None], size=(1024, 28, 28), mode="trilinear")[:, 0] for h in H]  # B 1024 28 28
+    fused = H[1] * H[0] + H[0] if len(H) == 2 else (H[1] * H[2] * H[0] + H[0]) * H[0]
+    return fused.sum(dim=1, keepdim=True)  # B 1 28 28

@@ -157,27 +157,27 @@ def resized(H, K, h, w):
     return F.interpolate(H.flatten(2).transpose(1, 2), size=K, mode="linear").transpose(1, 2).unflatten(2, (h, w))
 
 
-@pytest.mark.parametrize("method", [dix, six])
-def test_layers_fused_as_in_the_released_code(method):
+def test_dix_fused_as_in_the_released_code():
+    """Image by image: H1 at the features themselves, H2 and H3 at 4 points from the minimum over channels."""
     model, x = net("elu"), images()
-    layers, K, h, w = ["layer4", "layer3", "layer1"], 12, 16, 16
-    H = []
-    for layer in layers:  # before the sum over channels
-        A, _, r = features(model, layer)
-        if method is six:
-            noise = torch.randn(A.shape[1:], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-            p = torch.linspace(1 - 1e-4, 0.98, 501, dtype=torch.float64).prod()
-            r = p.sqrt() * A + (1 - p) * noise
-        v = r + 0.5 * (A - r)
-        g = torch.stack([gradient_at(model, x[b], CLASSES[b], layer, v[b]) for b in range(3)])
-        H.append((g * v).relu() if method is dix else g * v)
-    seed = {"seed": 3} if method is six else {}
-    f = partial(method, model, x, CLASSES, layer="layer4", steps=1, rule="middle", **seed)
-    same(f(), H[0].sum(dim=1, keepdim=True))
-    H1, H2 = (resized(h_, K, 8, 8) for h_ in H[:2])
-    same(f(fuse_as_released=layers[1:2]), (H2 * H1 + H1).sum(dim=1, keepdim=True))
-    H1, H2, H3 = (resized(h_, K, h, w) for h_ in H)
-    same(f(fuse_as_released=layers[1:]), ((H2 * H3 * H1 + H1) * H1).sum(dim=1, keepdim=True))
+    layers, H = ["layer4", "layer3", "layer1"], []
+    for layer in layers:
+        A, g, _ = features(model, layer)
+        maps = []
+        for b in range(3):
+            if layer == "layer4":
+                maps.append(4 * g[b].relu() * A[b].relu())
+                continue
+            r, total = A[b].min(dim=0).values.expand_as(A[b]), 0
+            for i in range(4):
+                v = r + i / 3 * (A[b] - r)
+                length = ((v - r) / 3).square().sum().sqrt()
+                total = total + (gradient_at(model, x[b], CLASSES[b], layer, v) * v.relu() * length).relu()
+            maps.append(total)
+        H.append(resized(torch.stack(maps), 1024, 28, 28))
+    f = partial(dix, model, x, CLASSES, layer="layer4", steps=3)
+    same(f(fuse_as_released=layers[1:2]), (H[1] * H[0] + H[0]).sum(dim=1, keepdim=True))
+    same(f(fuse_as_released=layers[1:]), ((H[1] * H[2] * H[0] + H[0]) * H[0]).sum(dim=1, keepdim=True))
     with pytest.raises(ValueError, match=r"^fuse_as_released: the rule is for one or two more layers, got 3"):
         f(fuse_as_released=[*layers[1:], "conv1"])
 
@@ -212,6 +212,33 @@ def test_six_averages_its_draws_and_ends_at_the_activation():
     for bad in ({"samples": 0}, {"diffusion": -1}):
         with pytest.raises(ValueError, match=r"^samples, diffusion: must be at least 1 and 0"):
             f(**bad)
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_six_as_in_the_released_code(chunk):
+    """Each channel of the noise over its maximum; both ends; a ReLU between the last layer and the pooling."""
+    model, x, H = net("elu"), images(), []
+    rng = torch.Generator().manual_seed(3)
+    p = torch.linspace(1 - 1e-4, 0.98, 501, dtype=torch.float64).prod()
+    for layer in ("layer4", "layer3"):
+        A, _, _ = features(model, layer)
+        noise = torch.randn(A.shape[1:], generator=rng.manual_seed(3), dtype=torch.float64)
+        r = p.sqrt() * A + (1 - p) * noise
+        low, high = r.flatten(2).min(dim=2).values[..., None, None], r.flatten(2).max(dim=2).values[..., None, None]
+        r, total = (r - low) / high * (high - low) + low, 0
+        for i in range(3):
+            v = r + i / 2 * (A - r)
+            seen = v.relu() if layer == "layer4" else v
+            g = torch.stack([gradient_at(model, x[b], CLASSES[b], layer, seen[b]) for b in range(3)])
+            total = total + (g * (v > 0) * v if layer == "layer4" else g * v)
+        H.append(total)
+        got = six(model, x, CLASSES, layer=layer, form="released", steps=3, seed=3, chunk=chunk)
+        same(got, total.sum(dim=1, keepdim=True))
+    H1, H2 = (resized(h, 1024, 28, 28) for h in H)
+    f = partial(six, model, x, CLASSES, layer="layer4", steps=3, seed=3, chunk=chunk)
+    same(f(fuse_as_released=["layer3"]), (H2 * H1 + H1).sum(dim=1, keepdim=True))
+    with pytest.raises(ValueError, match=r"^fuse_as_released: the rule is for one more layer, got 2"):
+        f(fuse_as_released=["layer3", "layer1"])
 
 
 # ---- iia
@@ -287,7 +314,70 @@ def test_the_released_iia_does_not_integrate_over_the_layer():
         released = released + sum((g * v.relu()).sum(dim=1) for v in points)
         want = want + (g * u.relu()).sum(dim=1)
     same(released, want)
+    same(iia(model, x, CLASSES, layer="layer3", form="released", steps=4, chunk=4), want[:, None])
     assert iia(model, x, CLASSES, layer="layer3", steps=2, reference="activation").abs().max() == 0
+
+
+def test_the_released_iia_over_three_ways_literally():
+    """Image by image: the references at both layers are minima over the points between the baseline and that image."""
+    model, x, n = net("elu"), images(), 2
+    earlier, layer, want = "layer2", "layer3", torch.zeros(3, 1, 8, 8, dtype=torch.float64)
+
+    def at_layer(point, V=None):
+        handle = model.get_submodule(earlier).register_forward_hook(lambda _m, _a, out: out if V is None else V.clone())
+        A = features(model, earlier if V is None else layer, point, CLASSES[b].repeat(len(point)))[0]
+        handle.remove()
+        return A
+
+    for b in range(3):
+        points = torch.stack([i / n * x[b] for i in range(n + 1)])
+        U = at_layer(points)
+        for j in range(n + 1):
+            low = U.min(dim=0).values
+            V = low + j / n * (U - low)
+            u = at_layer(points, V)
+            least = u.min(dim=0).values
+            for k in range(n + 1):
+                v = least + k / n * (u - least)
+                for i in range(n + 1):
+                    g = at_two(model, points[i], b, {earlier: V[i], layer: v[i].clone()})
+                    want[b, 0] += (g * v[i].relu()).relu().sum(dim=0)
+    for chunk in (1, 20, 200):
+        got = iia(model, x, CLASSES, layer=layer, earlier=earlier, form="released", steps=n, chunk=chunk)
+        same(got, want)
+
+
+@pytest.mark.parametrize("method", [six, iia])
+def test_an_unknown_form_is_refused(method):
+    with pytest.raises(ValueError, match=r"^form: must be 'integral' or 'released', got 'paper'"):
+        method(net("relu"), images(), CLASSES, layer="layer3", form="paper")
+
+
+RELEASED = [
+    (dix, {"fuse_as_released": ["layer3", "layer2"]}),
+    (six, {"form": "released", "samples": 2}),
+    (six, {"fuse_as_released": ["layer2"], "samples": 2}),
+    (iia, {"form": "released", "steps": 3}),
+    (iia, {"form": "released", "earlier": "layer2", "steps": 2}),
+]
+
+
+@pytest.mark.parametrize(("method", "keywords"), RELEASED)
+def test_released_forms_keep_the_contract(method, keywords):
+    """Neighbours and chunks do not matter; derivatives are those of central differences."""
+    model, x = net("elu"), images()
+    f = partial(method, model, layer="layer4", **keywords)
+    together = f(x, CLASSES)
+    same(f(x, CLASSES, chunk=1), together, rtol=1e-7, atol=1e-10)
+    for b in range(3):
+        same(f(x[b : b + 1], CLASSES[b : b + 1]), together[b : b + 1], rtol=1e-7, atol=1e-10)
+    rng = torch.Generator().manual_seed(2)
+    weight, v = (torch.randn(a.shape, generator=rng, dtype=a.dtype) for a in (together, x))
+    xg = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad((weight * f(xg, CLASSES)).sum(), xg)
+    ahead, back = ((weight * f(x + step * v, CLASSES)).sum() for step in (1e-6, -1e-6))
+    assert g.abs().max() > 1e-8
+    same((g * v).sum(), (ahead - back) / 2e-6, rtol=1e-5, atol=1e-9)
 
 
 # ---- fuse
@@ -406,19 +496,20 @@ def test_aug_smooth_refuses(bad):
         aug_smooth(net("relu"), images(), CLASSES, **bad)
 
 
-@pytest.mark.parametrize("name", ["dix", "six", "iia", "fuse", "aug_smooth"])
-def test_passes_of_variants(name):
+VARIANTS = [
+    *((method.__name__, keywords) for method, keywords in RELEASED),
+    ("iia", {"earlier": "layer2", "steps": 2}),
+    ("fuse", {"layers": ["layer2"]}),
+    ("aug_smooth", {"flip": False, "sizes": (1.0, 0.5)}),
+]
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_passes_of_variants(name, variant):
     """Counted at the classifier, as the contract does, for keywords that change the number."""
-    variants = {
-        "dix": {"fuse_as_released": ["layer3", "layer2"]},
-        "six": {"fuse_as_released": ["layer2"], "samples": 2},
-        "iia": {"earlier": "layer2", "steps": 2},
-        "fuse": {"layers": ["layer2"]},
-        "aug_smooth": {"flip": False, "sizes": (1.0, 0.5)},
-    }
     m, model, x, seen = METHODS[name], net("relu"), images(), [0, 0]
     f = bound(m, model)
-    keywords = f.keywords | variants[name]
+    keywords = f.keywords | variant
     head = model.get_classifier()
     head.register_forward_hook(lambda _m, _a, out: seen.__setitem__(0, seen[0] + len(out)))
     head.register_full_backward_hook(lambda _m, _i, g: seen.__setitem__(1, seen[1] + len(g[0])))

@@ -1,7 +1,10 @@
 """DIX written out literally: image by image, step by step, with the whole network run each time."""
 
+from functools import partial
+
 import torch
 
+from methods.dix import dix
 from peers import at, grid
 
 
@@ -38,3 +41,13 @@ def literal(model, x, target, *, layer, steps, chunk=32):
                 H += (g[k] * v[k]).clamp(min=0) / steps
         maps.append(H[None])
     return torch.stack(maps)
+
+
+def authors(net, x, target, golden):
+    """DIX1, before its resize, is a sum over 5 equal points; DIX2 and DIX3 have the grid of the released code."""
+    cam = partial(dix, net, x, target, layer="layer4")
+    return {
+        "map": 5 * cam(reference="activation"),
+        "map_dix2_1024x28x28": cam(fuse_as_released=["layer3"]),
+        "map_dix3_1024x28x28": cam(fuse_as_released=["layer3", "layer2"]),
+    }
