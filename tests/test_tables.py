@@ -68,7 +68,7 @@ def test_the_reader_sees_little_overhead_or_why():
 def test_the_reader_sees_a_row_for_every_claim():
     rows = numbers("table_peers")["rows"]
     small = {(r["method"], r["reference"]): r for r in rows if r["part"] == "small"}
-    assert set(small) == {(m.name, claim) for m in METHODS.values() for claim in m.verified}
+    assert set(small) == {(m.name, claim) for m in METHODS.values() for claim in m.verified if claim != "authors"}
     assert all(r["within"] for r in rows)
     for r in small.values():  # where nothing is remarked, the maps are the same up to rounding
         assert r["difference"] < (1e-4 if r["remark"] else 1e-10), r
