@@ -27,12 +27,12 @@ import numpy as np
 import _imagenet
 import _run  # puts the repository on the path
 from _table import ENOUGH, OPTIONS, Column, chunk, described, digits, fewer, for_digits, measure, numbers, rows
-from fig_wsol_boxes import hits_of, resampled
 from methods import METHODS
 from sanity_checks import CHECKS, Result, _ground_truth, _nets
 from sanity_checks._parallel import World, world
 from sanity_checks._runner import Bench, Part
 from sanity_checks._statistics import interval
+from sanity_checks._thresholds import hits_of, resampled
 from sanity_checks.wsol import max_box_acc, px_ap
 
 COLUMNS = (
