@@ -1,18 +1,15 @@
 """Dot plots: a line for each method and control, a mean and its 95 % interval on it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 import _plot
 from methods import METHODS
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
-from sanity_checks._statistics import interval
 
 
 def controls(seed: int, names: Sequence[str] = tuple(CONTROLS)) -> dict[str, Attribution]:
@@ -28,11 +25,6 @@ def title(name: str) -> str:
 def rgb(picture: Tensor) -> np.ndarray:
     """An image of one channel in [0, 1] as H W 3 bytes."""
     return (picture[0].clamp(0, 1) * 255).byte().cpu().numpy()[..., None].repeat(3, axis=2)
-
-
-def of_images(values: Tensor | np.ndarray) -> dict[str, float]:
-    """A mean over images with its 95 % interval, as the sidecar holds it."""
-    return asdict(interval(np.asarray(torch.as_tensor(values).double().cpu())))
 
 
 def dots(

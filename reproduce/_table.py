@@ -4,7 +4,6 @@ Every result is a file, so a run that was killed goes on where it was, and `torc
 work, by shards of images and by methods. All ranks must reach the folder of the parts.
 """
 
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,8 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 import _run
 from _run import Run
@@ -22,7 +19,8 @@ from methods import METHODS
 from methods._front_door import closest
 from methods._models import Loaded
 from methods._registry import FAMILIES
-from sanity_checks import CHECKS, _ground_truth, _nets
+from sanity_checks import CHECKS, _nets
+from sanity_checks._benches import on_textures
 from sanity_checks._parallel import World
 from sanity_checks._rows import Row, controls, resolve
 from sanity_checks._runner import Bench, Folder, Part, collect, plan, run, share
@@ -69,24 +67,8 @@ def rows(given: str | None, default: Sequence[str], *, quick: bool) -> list[Row]
 
 def digits(r: Run, net: str, n: int) -> Bench:
     """Digits on textures with their masks, for one of the networks of `ground_truth`."""
-    model, device = _run.net(r, net), r.args.device
-    found = _ground_truth.digits_on_textures(n, r.args.seed)
-
-    def prepare(part: slice) -> Mapping[str, Any]:
-        x, target, mask = (v[part].to(device) for v in (found.x, found.digit, found.mask))
-        return {"x": x, "target": target, "mask": mask}
-
-    facts = (r.nets[net], r.args.seed, n, torch.device(device).type)
-    return Bench(
-        name=net,
-        note=f"{n} digits on textures, {_nets.NETS[net].title}",
-        model=model,
-        names=[str(i) for i in range(n)],
-        read=slice,
-        prepare=prepare,
-        stamp=hashlib.sha256(repr(facts).encode()).hexdigest(),
-        keywords={"margin": 0.0, "chunk": 512},
-    )
+    note = f"{n} digits on textures, {_nets.NETS[net].title}"
+    return on_textures(_run.net(r, net), n, r.args.seed, name=net, note=note, chunk=512)
 
 
 def for_digits(row: Row) -> Row:
@@ -137,10 +119,10 @@ def numbers(column: Column, part: Part) -> dict[str, Any]:
     """A cell: mean over images, 95 % bootstrap interval, n; `gain` over noise as smooth as the maps, > 0 is better."""
     if part.result is None:
         return {"refused": part.refused}
-    values = _values(part.result, column)
+    values = part.result.column(column.value)
     found = asdict(interval(values))
     if part.matched is not None:
-        noise = _values(part.matched, column)
+        noise = part.matched.column(column.value)
         found |= {"noise": float(np.nanmean(noise)) if not np.isnan(noise).all() else None}
         found |= {"gain": asdict(interval((values - noise) * (1 if column.higher else -1)))}
     return found
@@ -241,8 +223,3 @@ def _shown(cell: Mapping[str, Any] | None) -> str:
     if sure is not None and sure > 0 and cell["n"] >= ENOUGH:
         mean = f"**{mean}**"
     return f"{mean} <sub>{cell['low']:.2f} to {cell['high']:.2f}</sub>" if cell["n"] > 1 else mean
-
-
-def _values(result: Any, column: Column) -> np.ndarray:  # noqa: ANN401 a Result
-    values: Tensor = result.columns[column.value] if column.value else result.values
-    return values.double().cpu().numpy()

@@ -12,27 +12,17 @@ not look at the class has a mean share of exactly one half over the two classes,
 column of cells over the seam: one that fills its half and that column evenly gets 0.875.
 """
 
-import itertools
 import sys
-from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float, Int
 from matplotlib.figure import Figure
-from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-from methods import METHODS, _display, _images, _models
-from methods._images import Photo
-from methods._models import Loaded
-from methods._torch import Attribution
+from _pairs import measure, names, share, side_by_side
+from methods import METHODS, _display, _images
 from sanity_checks._controls import CONTROLS
-from sanity_checks._statistics import interval
-from sanity_checks._torch import explain
-from sanity_checks.similarity import similarities
 
 ORDER: dict[str, dict[str, Any]] = {  # method: keywords
     "guided_backprop": {},
@@ -42,16 +32,6 @@ ORDER: dict[str, dict[str, Any]] = {  # method: keywords
     "occlusion": {"size": 32, "stride": 16},
 }
 QUICK: dict[str, dict[str, Any]] = {"occlusion": {"size": 64, "stride": 64}}
-PHOTOS, QUICK_PHOTOS = "chelsea,coffee,rocket,motorcycle,china,flower", "chelsea,coffee,motorcycle"
-BATCH = 8  # pairs at a time
-
-
-class Pairs(NamedTuple):
-    """Photographs side by side."""
-
-    photos: list[Photo]
-    x: Float[Tensor, "n 3 H W"]
-    classes: Int[Tensor, "n 2"]  # of the left and of the right half
 
 
 def main() -> None:
@@ -64,7 +44,7 @@ def main() -> None:
             f"{run.script}: --images must name composites, whose halves are known: {', '.join(_images.COMPOSITES)}"
         )
     settings = ORDER | (QUICK if run.args.quick else {})
-    pairs = side_by_side(run, loaded, QUICK_PHOTOS if run.args.quick else PHOTOS)
+    pairs = side_by_side(run, loaded)
     run.bar.reset(total=2 * len(settings) + len(CONTROLS))
 
     columns, shown, found = [], {}, {}
@@ -92,7 +72,7 @@ def main() -> None:
     )
     below = (
         f"Left: that share in all {len(pairs.photos)} pairs of the photographs "
-        f"{(QUICK_PHOTOS if run.args.quick else PHOTOS).replace(',', ', ')}, each explained for the top class of both "
+        f"{names(run).replace(',', ', ')}, each explained for the top class of both "
         "halves. Small: the mean of the two classes of one pair. Large: the mean over pairs with its 95 % bootstrap "
         "interval (pairs share photographs: it is somewhat too short). A map that is the same for both classes has "
         "exactly 0.5. Right: Spearman's correlation of |a| between the maps of the two classes, at the map's own "
@@ -102,45 +82,6 @@ def main() -> None:
     header = ["Photograph", *(METHODS[name].title for name in settings)]
     block = _display.Block(header, list(zip(_run.photographs(rows), *columns, strict=True)), _run.labels(rows))
     _run.save(run, [_display.grid([block], above, _run.banner(run)), dots(found, below)], f"{above}\n{below}")
-
-
-def side_by_side(run: _run.Run, loaded: Loaded, names: str) -> Pairs:
-    """All pairs of photographs, each with the classes that its two photographs have alone."""
-    photos = _images.load(names, loaded.preprocessing)
-    top = [c for c, *_ in _models.predict(loaded, _images.tensor(photos, loaded))]
-    run.inputs |= {p.name: p for p in photos}
-    order = [pair[:: (-1) ** k] for k, pair in enumerate(itertools.combinations(range(len(photos)), 2))]  # sides differ
-    pictures = [beside(photos[i], photos[j]) for i, j in order]
-    classes = torch.tensor([(top[i], top[j]) for i, j in order], device=loaded.device)
-    return Pairs(pictures, _images.tensor(pictures, loaded), classes)
-
-
-def beside(a: Photo, b: Photo) -> Photo:
-    """The middle columns of a, then those of b."""
-    width = a.rgb.shape[1]
-    parts = [p.rgb[:, (width - w) // 2 :][:, :w] for p, w in ((a, width // 2), (b, width - width // 2))]
-    return replace(a, name=f"{a.name}_{b.name}", rgb=np.concatenate(parts, axis=1), parts=(a.name, b.name))
-
-
-def share(run: _run.Run, maps: Float[Tensor, "B K h w"], like: Tensor, side: int) -> Float[Tensor, " B"]:
-    """The part of the positive mass that lies in the left (0) or right (1) half of images like `like`."""
-    width = like.shape[-1]
-    own = (torch.arange(width, device=maps.device) >= width // 2) == bool(side)  # W
-    own = own.expand(len(maps), like.shape[-2], width)
-    return _run.score(run, "energy_pointing_game", maps, own).values
-
-
-def measure(run: _run.Run, model: nn.Module, pairs: Pairs, of: Attribution) -> dict[str, Any]:
-    """For each pair: the share of both classes in their own halves, and how alike the maps of the two are."""
-    shares, alike = [], []
-    for k in range(0, len(pairs.x), BATCH):
-        x, classes = pairs.x[k : k + BATCH], pairs.classes[k : k + BATCH]
-        maps = [explain(of, model, x, classes[:, side]) for side in (0, 1)]
-        shares.append(torch.stack([share(run, a, x, side) for side, a in enumerate(maps)], dim=1))  # B 2
-        alike.append(similarities(maps[0], maps[1], x, ("spearman",))["spearman"])
-    own, rho = torch.cat(shares).cpu().numpy(), torch.cat(alike).cpu().numpy()  # n 2, n
-    both = {"share": own.mean(axis=1), "spearman": rho}
-    return {k: {"values": v} | asdict(interval(v)) for k, v in both.items()} | {"own_half": own}
 
 
 def dots(found: dict[str, dict[str, Any]], caption: str) -> Figure:

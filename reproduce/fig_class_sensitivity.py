@@ -12,7 +12,6 @@ every class a random one: the two tests must agree, and both are drawn.
 SSIM of coarse maps is high whatever they show, as the smooth noise tells; rank correlation does not have this fault.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,11 +25,9 @@ import _plot
 import _run  # puts the repository on the path
 from methods import METHODS, _display, _images
 from methods._torch import Attribution
+from sanity_checks._cascade import randomized_head
 from sanity_checks._controls import CONTROLS
-from sanity_checks._randomize import randomized, stages
 from sanity_checks._statistics import interval
-from sanity_checks._torch import explain
-from sanity_checks.similarity import similarities
 
 ORDER = (
     "guided_backprop",
@@ -111,19 +108,6 @@ def measure(
     values |= {k: result.columns[k] for k in ("ssim", "signed", "runner_up", "null", "ceiling")}
     found = {k: v.cpu().numpy() for k, v in values.items()}
     return {k: {"values": v} | asdict(interval(v)) for k, v in found.items()}
-
-
-def randomized_head(
-    model: nn.Module, x: Float[Tensor, "B C H W"], target: Int[Tensor, " B"], of: Attribution, seeds: Sequence[int]
-) -> Float[Tensor, " B"]:
-    """Mean rank correlation of |a| with the maps of networks that have lost the weights of their last layer."""
-    head = stages(model, x)[-1]
-    reference = explain(of, model, x, target)
-    found = []
-    for seed in seeds:
-        other = randomized(model, head.parameters, seed=seed)
-        found.append(similarities(reference, explain(of, other, x, target), x, ("spearman",))["spearman"])
-    return torch.stack(found).mean(dim=0)
 
 
 def boxes(found: dict[str, dict[str, Any]], caption: str, banner: str) -> Figure:

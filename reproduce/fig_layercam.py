@@ -23,20 +23,19 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-import fig_cam_discrimination
-from _dots import of_images
+from _pairs import PHOTOS, both_classes, side_by_side
 from methods import METHODS, _display
 from methods._layers import default_layer, stages
 from methods._models import Loaded
 from methods._torch import Attribution
 from sanity_checks import _ground_truth
+from sanity_checks._statistics import of_images
 from sanity_checks._torch import explain
 
 NAMES = ("grad_cam", "layer_cam")
 FUSED = "fused"
 NET, BORDER = "digit_cnn", 1  # a network may use the border of a digit: pixels added around its mask
 DIGITS, QUICK_DIGITS = 300, 30
-BATCH = 8  # pairs at a time
 
 
 def main() -> None:
@@ -83,7 +82,7 @@ def main() -> None:
         f"The share of each map's positive part on the object, mean with its 95 % bootstrap interval. Left: {n} digits "
         "on textures, a CNN of four layers, explained for the true digit; the object is the digit and a border of "
         f"{BORDER} pixel, {area:.0%} of the image. Right: the network above, pairs of photographs side by side "
-        f"({fig_cam_discrimination.PHOTOS.replace(',', ', ')}), each explained for the top class of both its "
+        f"({PHOTOS.replace(',', ', ')}), each explained for the top class of both its "
         "photographs (mean of the two; pairs share photographs: intervals are somewhat too short); the object is the "
         "half of that class. Dashed: what a map gets that does not look."
     )
@@ -106,17 +105,10 @@ def on_digits(
 
 def on_halves(run: _run.Run, loaded: Loaded) -> Callable[[Attribution], Float[Tensor, " n"]]:
     """A method -> its share in the half of the class, for each pair of photographs: the mean of its two classes."""
-    names = fig_cam_discrimination.QUICK_PHOTOS if run.args.quick else fig_cam_discrimination.PHOTOS
-    pairs = fig_cam_discrimination.side_by_side(run, loaded, names)
+    pairs = side_by_side(run, loaded)
 
     def shares(of: Attribution) -> Float[Tensor, " n"]:
-        found = []
-        for k in range(0, len(pairs.x), BATCH):
-            x, classes = pairs.x[k : k + BATCH], pairs.classes[k : k + BATCH]
-            maps = [explain(of, loaded.model, x, classes[:, side]) for side in (0, 1)]
-            halves = [fig_cam_discrimination.share(run, a, x, side) for side, a in enumerate(maps)]
-            found.append(torch.stack(halves).mean(dim=0))
-        return torch.cat(found)
+        return torch.cat([share.mean(dim=1) for *_, share in both_classes(run, loaded.model, pairs, of)])
 
     return shares
 

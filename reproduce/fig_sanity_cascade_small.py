@@ -21,10 +21,11 @@ from torch import Tensor
 
 import _plot
 import _run  # puts the repository on the path
+from _curves import INIT, area, band, bound, flat, tick
 from _dots import title
-from fig_sanity_cascade import INIT, Cascade, area, band, bound, cascade, flat, summary, tick
 from methods import _display
 from sanity_checks import _nets
+from sanity_checks._cascade import Cascade, cascade, passes, summary
 from sanity_checks._small import digits
 
 # Absolute Spearman correlation, mean over ten digits, when these are lost: softmax_linear, fc1, hidden2, hidden1.
@@ -55,7 +56,7 @@ def main() -> None:
     with torch.no_grad():
         target = model(x).argmax(dim=1)
     rows = bound(run, model, x, tuple(AUTHORS), CONTROLS, lambda name: seeds, {})
-    run.bar.reset(total=sum(2 + 4 * k for _, k in rows.values()))
+    run.bar.reset(total=passes(rows, 4))
     found = cascade(
         model,
         x,

@@ -10,24 +10,23 @@ networks; the closed form for images of black and white is not in the papers.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-from _dots import controls, dots, of_images, rgb, title
+from _dots import controls, dots, rgb, title
 from methods import METHODS, _display
 from methods._torch import Attribution
 from sanity_checks import _ground_truth
-from sanity_checks._randomize import alive, randomized
+from sanity_checks._confound import Task, closed_form, contrast, networks, products
 from sanity_checks._small import digits
-from sanity_checks._statistics import verdict
-from sanity_checks._torch import explain
-from sanity_checks.similarity import between_images, similarities, spearman
+from sanity_checks._statistics import of_images
+from sanity_checks.similarity import spearman
 
 SHOWN = (
     "gradient",
@@ -56,42 +55,32 @@ MARKS: dict[str, dict[str, Any]] = {
 }
 
 
-class Task(NamedTuple):
-    """One architecture on digits on textures: trained for either label, and with its weights thrown away."""
-
-    digit: nn.Module
-    texture: nn.Module
-    random: list[nn.Module]
-
-
 def main() -> None:
     """Draw figures/fig_sanity_confound.png."""
     run = _run.start(__file__, __doc__, photos=None)
     quick, seed, device = run.args.quick, run.args.seed, run.args.device
     n = 20 if quick else 200
     found = _ground_truth.digits_on_textures(n, seed)
-    x, digit, texture, mask = (v.to(device) for v in (found.x, found.digit, found.texture, found.mask))
+    data = _ground_truth.DigitsOnTextures(*(v.to(device) for v in found))
 
     product = products(digits().x_test[: 60 if quick else None], seed)
     run.numbers = {"products": {k: of_images(v) for k, v in product.items()}, "images": n, "seeds": SEEDS}
     run.numbers["products"]["points"] = product
-    run.numbers["area"] = float(mask.double().mean())
+    run.numbers["area"] = float(data.mask.double().mean())
 
-    kinds = {}
+    kinds: dict[str, tuple[Task, dict[str, Attribution]]] = {}
+    seeds = range(seed, seed + (1 if quick else SEEDS))
     for kind in ("cnn", "vit"):
         nets = _run.net(run, f"digit_{kind}"), _run.net(run, f"texture_{kind}")
-        weights = [name for name, _ in nets[0].named_parameters()]
-        task = Task(*nets, [randomized(nets[0], weights, seed=seed + k) for k in range(1 if quick else SEEDS)])
-        kinds[kind] = (task, rows(run, task.digit, x))
-        for f in task.random:
-            alive(f, task.digit, x, "permute")
+        kinds[kind] = networks(*nets, data.x, seeds), rows(run, nets[0], data.x)
+    _run.note_check(run, "energy_pointing_game", {})
     run.bar.reset(total=sum(len(of) for _, of in kinds.values()))
     maps = {}
     for kind, (task, of) in kinds.items():
         run.numbers[kind] = {}
         for name, method in of.items():
             run.bar.set_postfix_str(f"{kind} {name}")
-            run.numbers[kind][name], maps[kind, name] = contrast(run, method, task, x, digit, texture, mask)
+            run.numbers[kind][name], maps[kind, name] = contrast(method, task, data)
             run.bar.update()
 
     top = top_row(seed)
@@ -123,39 +112,6 @@ def main() -> None:
     _run.save(run, figures, f"{grid_caption} {caption}")
 
 
-def closed_form(zeros: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Expected rank correlation of |x u| and |x v| for x of 0 and 1, u and v independent and without ties.
-
-    With a share z of zeros, which share their mean rank z / 2, the other ranks are independent of each other; what is
-    common to both maps is which pixels are zero. In units of the number of pixels the ranks' variance between the
-    groups is z (1 - z) / 4, and in all (1 - z^3) / 12: the ratio is 3 z / (1 + z + z^2).
-    """
-    return 3 * zeros / (1 + zeros + zeros**2)
-
-
-def products(x: Float[Tensor, "B C H W"], seed: int) -> dict[str, Float[Tensor, " B"]]:
-    """Rank correlations of |x u| and |x v| for normal u and v.
-
-    Returns:
-        zeros: share of pixels that are 0. grey: correlation for the image. binary: for the image's pixels that are not
-        zero, set to one. ink: as grey, at the pixels that are not zero. signed: of x u and x v.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    u, v = torch.randn(2, *x.shape, generator=rng)
-    ink = (x != 0).flatten(1)
-
-    def rho(image: Tensor, **where: Tensor) -> Tensor:
-        return spearman((image * u).abs().flatten(1), (image * v).abs().flatten(1), **where)
-
-    return {
-        "zeros": (~ink).double().mean(dim=1),
-        "grey": rho(x),
-        "binary": rho((x != 0).float()),
-        "ink": rho(x, where=ink),
-        "signed": spearman((x * u).flatten(1), (x * v).flatten(1)),
-    }
-
-
 def rows(run: _run.Run, model: nn.Module, x: Tensor) -> dict[str, Attribution]:
     """The methods that are defined for the model, then the controls."""
     kind = "vit" if hasattr(model, "blocks") else "cnn"
@@ -163,41 +119,6 @@ def rows(run: _run.Run, model: nn.Module, x: Tensor) -> dict[str, Attribution]:
     few = {} if run.args.quick else FEWER
     bound = {name: _run.bind(run, name, model, x, **few.get(name, {})) for name in names}
     return bound | controls(run.args.seed)
-
-
-def contrast(
-    run: _run.Run,
-    of: Attribution,
-    task: Task,
-    x: Float[Tensor, "B C H W"],
-    digit: Int[Tensor, " B"],
-    texture: Int[Tensor, " B"],
-    mask: Bool[Tensor, "B H W"],
-) -> tuple[dict[str, Any], list[Float[Tensor, "h w"]]]:
-    """The positive mass on the digit by each network, the task contrast, and what is left under random weights.
-
-    Returns:
-        The numbers, and the maps of the first image by the three networks.
-    """
-
-    def mass(a: Tensor) -> Tensor:
-        return _run.score(run, "energy_pointing_game", a, mask).values
-
-    a, b = explain(of, task.digit, x, digit), explain(of, task.texture, x, texture)
-    again = explain(of, task.digit, x, digit)
-    c = [explain(of, f, x, digit) for f in task.random]
-    inside = {"digit": mass(a), "texture": mass(b), "random": torch.stack([mass(v) for v in c]).mean(dim=0)}
-    s = torch.stack([similarities(a, v, x, ("spearman",))["spearman"] for v in c]).nanmean(dim=0)
-    ceiling = similarities(a, again, x, ("spearman",))["spearman"]
-    null = between_images(a, x, ("spearman",))["spearman"]
-    numbers = {
-        "mass": {name: of_images(v) for name, v in inside.items()},
-        "contrast": of_images(inside["digit"] - inside["texture"]),
-        "untrained contrast": of_images(inside["digit"] - inside["random"]),
-        "randomised": {"s": of_images(s), "null": of_images(null), "ceiling": of_images(ceiling)},
-        "verdict": verdict(s.cpu().numpy(), null.cpu().numpy(), ceiling.cpu().numpy()),
-    }
-    return numbers, [v[0].sum(dim=0).float().cpu() for v in (a, b, c[0])]
 
 
 def top_row(seed: int) -> _display.Block:

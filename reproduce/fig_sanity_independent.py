@@ -13,21 +13,9 @@ from functools import partial
 
 import _plot
 import _run  # puts the repository on the path
-from fig_sanity_cascade import (
-    INIT,
-    MEASURES,
-    above,
-    below,
-    cascade,
-    draw,
-    maps,
-    one_scale,
-    passes,
-    setting,
-    summary,
-    tick,
-)
+from _curves import INIT, MEASURES, above, below, draw, maps, one_scale, setting, tick
 from methods import _display
+from sanity_checks._cascade import cascade, passes, summary
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 import _plot
 import _run  # puts the repository on the path
-from _dots import controls, dots, legend, of_images, rgb, title
+from _dots import controls, dots, legend, rgb, title
 from methods import _display
 from sanity_checks import Result, _nets
 from sanity_checks._small import digits
-from sanity_checks._statistics import paired, retained, verdict
+from sanity_checks._statistics import of_images, paired, retained, verdict
 from sanity_checks._torch import explain
 from sanity_checks.label_randomization import LabelNets
 

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-from _dots import controls, dots, of_images, title
+from _dots import controls, dots, title
 from methods import _display, _images
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 from sanity_checks._small import digits
+from sanity_checks._statistics import of_images
 
 SHOWN = (
     "gradient",

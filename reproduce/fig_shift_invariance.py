@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
-from _dots import controls, dots, of_images, rgb, title
+from _dots import controls, dots, rgb, title
 from methods import _display
 from methods._torch import Attribution, Target
 from sanity_checks._small import digits
+from sanity_checks._statistics import of_images
 from sanity_checks._torch import explain
 from sanity_checks.similarity import similarities
 

@@ -12,8 +12,8 @@ part of some scores; so a number in bold is one that is surely better than that 
     torchrun --nproc-per-node=4 reproduce/table_localization.py --images DIR --boxes DIR --model resnet50 --device cuda
 
 By default: digits on textures, whose masks are exact, with the small CNN and the small ViT trained for the digits. With
---images and --boxes: ImageNet's validation images and their boxes, see `_imagenet.py`, through --model, each explained
-for its own class. Killed, the same command goes on where it was.
+--images and --boxes: ImageNet's validation images and their boxes, see `_annotations.py`, through --model, each
+explained for its own class. Killed, the same command goes on where it was.
 """
 
 import dataclasses
@@ -24,15 +24,16 @@ from typing import Any
 
 import numpy as np
 
+import _annotations
 import _imagenet
 import _run  # puts the repository on the path
 from _table import ENOUGH, OPTIONS, Column, chunk, described, digits, fewer, for_digits, measure, numbers, rows
-from fig_wsol_boxes import hits_of, resampled
 from methods import METHODS
 from sanity_checks import CHECKS, Result, _ground_truth, _nets
 from sanity_checks._parallel import World, world
 from sanity_checks._runner import Bench, Part
 from sanity_checks._statistics import interval
+from sanity_checks._thresholds import hits_of, resampled
 from sanity_checks.wsol import max_box_acc, px_ap
 
 COLUMNS = (
@@ -101,7 +102,7 @@ def on_digits(run: _run.Run, here: World) -> None:
 def on_imagenet(run: _run.Run, here: World) -> None:
     """The model on ImageNet's images with boxes, with all ranks; the first writes."""
     args = run.args
-    items, left_out, cut = _imagenet.find(args.images, args.boxes, args.limit or (4 if args.quick else None))
+    items, left_out, cut = _annotations.find(args.images, args.boxes, args.limit or (4 if args.quick else None))
     loaded = _run.load(run)
     good, bad = _imagenet.readable(items, workers=args.workers, world=here)
     bench = _imagenet.bench(loaded, good, chunk(run, loaded), crop=args.crop)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from methods import _images
 from methods._layers import probe
@@ -79,21 +80,36 @@ def textured(loaded: Loaded, size: str, seed: int) -> Bench:
     """Digits on textures, with masks: a small CNN, or a small ViT where the user's model has attention."""
     kind = "cnn" if probe(loaded.model, (3, *loaded.preprocessing.size)).architecture == "cnn" else "vit"
     net, n = _nets.net(f"digit_{kind}").to(loaded.device), TEXTURED[size]
-    found = _ground_truth.digits_on_textures(n, seed)
+    note = f"{n} digits on textures of 32 x 32 pixels, explained for the digit; the masks are exact ({kind.upper()})"
+    return on_textures(net, n, seed, name="digits on textures", note=note)
+
+
+def on_textures(net: nn.Module, n: int, seed: int, *, name: str, note: str, **keywords: Any) -> Bench:
+    """Digits on textures with their masks, explained for the digit.
+
+    Args:
+        net: trained for the digits.
+        n: images.
+        seed: of the images.
+        name: of the bench.
+        note: what it is, for a caption.
+        keywords: of the checks, besides no margin around the digit.
+    """
+    found, device = _ground_truth.digits_on_textures(n, seed), next(net.parameters()).device
 
     def prepare(part: slice) -> Mapping[str, Any]:
-        x, digit, mask = (v[part].to(loaded.device) for v in (found.x, found.digit, found.mask))
+        x, digit, mask = (v[part].to(device) for v in (found.x, found.digit, found.mask))
         return {"x": x, "target": digit, "mask": mask}
 
     return Bench(
-        name="digits on textures",
-        note=f"{n} digits on textures of 32 x 32 pixels, explained for the digit; the masks are exact ({kind.upper()})",
+        name=name,
+        note=note,
         model=net,
         names=[str(i) for i in range(n)],
         read=slice,
         prepare=prepare,
-        stamp=_sha256(state_sha256(net), seed, n, loaded.device.type),
-        keywords={"margin": 0.0},
+        stamp=_sha256(state_sha256(net), seed, n, device.type),
+        keywords={"margin": 0.0} | keywords,
     )
 
 

@@ -1,7 +1,7 @@
 """Boxes of regions: components, contours as OpenCV has them, and overlaps. Boxes are x0 y0 x1 y1, both ends inside."""
 
 import numpy as np
-from jaxtyping import Bool, Int, Real
+from jaxtyping import Bool, Int, Real, UInt8
 from scipy import ndimage
 
 
@@ -29,6 +29,22 @@ def contours(M: Bool[np.ndarray, "H W"]) -> tuple[Int[np.ndarray, "n 4"], int]:
     area = np.bincount(corners.max(axis=0).ravel(), inside.ravel(), len(outer) + 1)[1:]
     largest = len(area) - 1 - int(area[::-1].argmax()) if len(area) else 0
     return np.concatenate([outer, components(M)[1], holes]), largest
+
+
+def boxes_above(image: UInt8[np.ndarray, "H W"], level: int) -> tuple[Real[np.ndarray, "n 4"], int]:
+    """Boxes of all contours of the pixels above a level, and which of them is the largest; without any, pixel 0, 0.
+
+    As in the code of Choe et al. (see `wsol`) a box reaches one pixel too far right and down, not beyond the image.
+    """
+    rectangles, largest = contours(image > level)
+    end = [image.shape[1] - 1, image.shape[0] - 1] * 2
+    return (rectangles + np.array([0, 0, 1, 1])).clip(max=end) if len(rectangles) else np.zeros((1, 4)), largest
+
+
+def around(M: Bool[np.ndarray, "H W"]) -> Real[np.ndarray, "m 4"]:
+    """The box around a mask; none where the mask is empty."""
+    y, x = np.nonzero(M)
+    return np.array([[x.min(), y.min(), x.max(), y.max()]] if len(x) else [], dtype=float).reshape(-1, 4)
 
 
 def box_iou(a: Real[np.ndarray, "n 4"], b: Real[np.ndarray, "m 4"]) -> Real[np.ndarray, "n m"]:

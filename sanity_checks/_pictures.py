@@ -1,4 +1,4 @@
-"""The pictures of a report: each row's maps of the first photographs, and its map while the weights are thrown away."""
+"""The pictures of a report: each row's maps of the first photographs, and its map while the weights are lost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods._display import Block, Panel, grid
-from sanity_checks._randomize import randomized, stages
+from sanity_checks._randomize import lost_stages, randomizations, stages
 from sanity_checks._rows import Row
 from sanity_checks._runner import Bench
 from sanity_checks._torch import explain
-from sanity_checks.model_randomization import lost_stages, parameters
 
 PHOTOGRAPHS, STEPS, SIDE = 7, 5, 112  # photographs shown; steps of the cascade; pixels a map is stored at, at most
 
@@ -30,8 +29,7 @@ def picture(row: Row, bench: Bench, seed: int) -> dict[str, Any]:
     maps = _small(explain(of, bench.model, x, target))
     L = stages(bench.model, x)
     cascade, names = [], []
-    for lost in lost_stages("top-down", len(L), STEPS):
-        f = randomized(bench.model, parameters(L, lost), seed=seed)
+    for _, lost, f in randomizations(bench.model, L, lost_stages("top-down", len(L), STEPS), seeds=(seed,)):
         cascade.append(_small(explain(of, f, x[:1], target[:1]))[0])
         names.append(L[min(lost)].name)
     return {"maps": maps, "cascade": torch.stack(cascade), "names": names}

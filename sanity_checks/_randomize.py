@@ -1,4 +1,4 @@
-"""A model with some of its weights thrown away: stages in execution order, and one seeded randomiser.
+"""Networks that have lost some of their weights: stages in execution order, which of them are lost, one randomiser.
 
 A stage is a block of the network (`layer4.2`, `blocks.11`, `classifier`); together they hold every parameter, also
 those that belong to no layer (class token, position embedding, LayerScale). Normalisation layers between blocks go with
@@ -8,7 +8,7 @@ the block before them.
 import contextlib
 import copy
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 INITS = ("permute", "normal_matched", "reset", "reset_keep_bn")
+ORDERS = ("top-down", "bottom-up", "independent")
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -55,9 +56,57 @@ def stages(model: nn.Module, x: Float[Tensor, "B C H W"]) -> list[Stage]:
     return merged
 
 
+def whole(model: nn.Module) -> Stage:
+    """The model as one stage: all its parameters."""
+    return Stage("", tuple(name for name, _ in model.named_parameters()))
+
+
+def lost_stages(order: str, n: int, points: int | None) -> Iterator[frozenset[int]]:
+    """Which of n stages are lost at each step of an order: `points` steps, evenly spread; None: n steps."""
+    m = min(points or n, n)
+    steps = [round(i * (n - 1) / (m - 1)) for i in range(m)] if m > 1 else [0]  # 0 ... n - 1
+    for k in steps:
+        if order == "top-down":
+            yield frozenset(range(n - 1 - k, n))
+        elif order == "bottom-up":
+            yield frozenset(range(k + 1))
+        else:
+            yield frozenset({n - 1 - k})
+
+
+def randomizations(
+    model: nn.Module,
+    L: Sequence[Stage],
+    steps: Iterable[frozenset[int]] | None = None,
+    *,
+    init: str = "permute",
+    seeds: Iterable[int] = (0,),
+) -> Iterator[tuple[int, frozenset[int], nn.Module]]:
+    """Copies of the model that have lost stages, made one at a time: every step with the first seed, then the next.
+
+    Args:
+        model: left as it is.
+        L: its stages.
+        steps: which of them are lost at each step; None: one step, all of them.
+        init: see `randomized`.
+        seeds: of the randomisations.
+
+    Yields:
+        The seed, the stages that are lost, the network without them.
+
+    Raises:
+        ValueError: unknown init.
+    """
+    steps = [frozenset(range(len(L)))] if steps is None else list(steps)
+    for seed in seeds:
+        for lost in steps:
+            names = [name for k in sorted(lost) for name in L[k].parameters]
+            yield seed, lost, randomized(model, names, init=init, seed=seed)
+
+
 @torch.no_grad()
 def randomized(model: nn.Module, names: Collection[str], *, init: str = "permute", seed: int = 0) -> nn.Module:
-    """A copy of the model with the parameters `names` thrown away.
+    """A copy of the model that has lost the parameters `names`.
 
     Args:
         model: left as it is.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,6 +37,10 @@ class Result:
     curves: Mapping[str, Float[Tensor, "B n"]] = field(default_factory=dict)  # each image's curves, by name
     at: tuple[float, ...] = ()  # their n abscissae
     facts: Mapping[str, Any] = field(default_factory=dict)  # about the run as a whole; JSON types
+
+    def column(self, name: str) -> Float[np.ndarray, " B"]:
+        """Numbers by the name of their column, `values` by the name ""; in float64 on the CPU."""
+        return (self.columns[name] if name else self.values).double().cpu().numpy()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from sanity_checks import CHECKS, Check, Result
+from sanity_checks import CHECKS, Check
 from sanity_checks._rows import Row
 from sanity_checks._runner import Part
 from sanity_checks._statistics import Interval, Verdict, interval, paired, retained, verdict
@@ -112,9 +112,9 @@ def _cell(column: Column, part: Part) -> dict[str, Any]:
     r = part.result
     if r is None:
         return {"refused": part.refused}
-    values = _values(r, column.value)
+    values = r.column(column.value)
     if column.null:
-        data = values, _values(r, column.null), _values(r, column.ceiling)
+        data = values, r.column(column.null), r.column(column.ceiling)
         word = verdict(*data)
         R = retained(*data)
         comparison = paired(data[0], data[1])
@@ -122,7 +122,7 @@ def _cell(column: Column, part: Part) -> dict[str, Any]:
         return asdict(R) | {"word": word, "meaningless": word == "no evidence" or R.low < -10} | comparison | means
     if column.matched:
         assert part.matched is not None
-        noise = _values(part.matched, column.value)
+        noise = part.matched.column(column.value)
         gain = interval(column.matched * (values - noise))
         means = {"value": _mean(values), "noise": _mean(noise)}
         return asdict(gain) | {"word": _beyond(gain, 0.0)} | paired(values, noise) | means
@@ -142,8 +142,8 @@ def _numbers(check: Check, part: Part) -> dict[str, Any]:
     if r is None:
         return {"refused": part.refused}
     facts = {
-        "interval": asdict(interval(_values(r, ""))),
-        "columns": {name: asdict(interval(_values(r, name))) for name in r.columns},
+        "interval": asdict(interval(r.column(""))),
+        "columns": {name: asdict(interval(r.column(name))) for name in r.columns},
         "curves": {name: _band(curve.numpy()) for name, curve in r.curves.items() if len(curve[0]) == len(r.at)},
         "at": r.at,
         "facts": r.facts,
@@ -151,9 +151,9 @@ def _numbers(check: Check, part: Part) -> dict[str, Any]:
         "values_of_columns": dict(r.columns),
     }
     if part.matched:
-        noise = _values(part.matched, "")
+        noise = part.matched.column("")
         facts["noise as smooth"] = asdict(interval(noise))
-        facts["above noise as smooth"] = asdict(interval(_values(r, "") - noise)) | paired(_values(r, ""), noise)
+        facts["above noise as smooth"] = asdict(interval(r.column("") - noise)) | paired(r.column(""), noise)
     return facts
 
 
@@ -176,7 +176,7 @@ def _consistency(rows: Sequence[Row], found: Mapping[tuple[str, str], Part]) -> 
         parts = [found.get((row.key, name)) for row in rows]
         if all(p and p.result is not None for p in parts) and CHECKS[name].higher_is_better is not None:
             sign = 1 if CHECKS[name].higher_is_better else -1
-            scores[name] = [sign * _mean(_values(p.result, "")) for p in parts if p and p.result]
+            scores[name] = [sign * _mean(p.result.column("")) for p in parts if p and p.result]
     scores = scores if len(rows) > 1 else {}
     tau = {a: {b: float(np.asarray(stats.kendalltau(scores[a], scores[b]))[0]) for b in scores} for a in scores}
     return {"kendall_tau": tau, "rows": len(rows)}
@@ -191,10 +191,6 @@ def _protocol(check: Check) -> dict[str, Any]:
         "higher_is_better": check.higher_is_better,
         "verified": check.verified,
     }
-
-
-def _values(r: Result, column: str) -> Float[np.ndarray, " B"]:
-    return (r.columns[column] if column else r.values).double().numpy()
 
 
 def _mean(values: Float[np.ndarray, " B"]) -> float:

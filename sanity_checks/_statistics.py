@@ -1,11 +1,13 @@
 """From numbers per image to a line in a table: bootstrap intervals, retained similarity, and the verdict's rule."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy import stats
+from torch import Tensor
 
 RESAMPLES = 10_000
 BATCH = 20_000_000  # numbers drawn at once, for memory
@@ -27,6 +29,11 @@ class Interval:
 def interval(values: Float[np.ndarray, " B"], seed: int = 0) -> Interval:
     """The mean over images; percentile bootstrap, 10,000 resamples."""
     return _bootstrap((values,), lambda v, axis=-1: v.mean(axis=axis), seed)
+
+
+def of_images(values: Tensor | np.ndarray) -> dict[str, float]:
+    """A mean over images with its 95 % interval, as a sidecar holds it."""
+    return asdict(interval(np.asarray(torch.as_tensor(values).double().cpu())))
 
 
 def retained(

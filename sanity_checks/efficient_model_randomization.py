@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from methods._cost import Formula
 from methods._torch import Attribution, at_least_float32, ratio
-from sanity_checks._randomize import alive, randomized
+from sanity_checks._randomize import alive, randomizations, whole
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import explain
 
@@ -75,8 +75,7 @@ def efficient_model_randomization(
     xi, xi_clipped = entropy(e, bins), entropy(clipped(e), bins)
     sums = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
     statistics = {}
-    for k in range(seed, seed + seeds):
-        f = randomized(model, [name for name, _ in model.named_parameters()], init=init, seed=k)
+    for _, _, f in randomizations(model, [whole(model)], init=init, seeds=range(seed, seed + seeds)):
         statistics = alive(f, model, x, init)
         e_ = explain(of, f, x, target)
         xi_, xi_clipped_ = entropy(e_, bins), entropy(clipped(e_), bins)

@@ -27,20 +27,16 @@ the untouched network's 1.0 into its score.
 Good to know: noise passes this test. A method is to be read beside the controls and beside a faithfulness number.
 """
 
-from collections.abc import Iterable
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from methods._cost import Formula
 from methods._torch import Attribution
-from sanity_checks._randomize import Stage, alive, randomized, stages
+from sanity_checks._randomize import ORDERS, alive, lost_stages, randomizations, stages
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import explain
 from sanity_checks.similarity import MEASURES, between_images, similarities, spearman
-
-ORDERS = ("top-down", "bottom-up", "independent")
 
 
 @check(
@@ -103,20 +99,18 @@ def model_randomization(
     again = explain(of, model, x, target)
     null, ceiling = between_images(ref, x), similarities(ref, again, x, ("spearman",))["spearman"]
     every = frozenset(range(len(L)))
-    networks = list(dict.fromkeys([every, *(lost for sets in plan.values() for lost in sets)]))
+    steps = list(dict.fromkeys([every, *(lost for sets in plan.values() for lost in sets)]))
     total: dict[frozenset[int], dict[str, Tensor]] = {}
     statistics = {}
-    for seed_k in range(seed, seed + seeds):
-        for lost in networks:
-            f_k = randomized(model, parameters(L, lost), init=init, seed=seed_k)
-            y_k = f_k(x)
-            if lost == every and seed_k == seed:
-                statistics = alive(f_k, model, x, init)
-            c = y_k.argmax(dim=1) if repick else target
-            s = similarities(ref, explain(of, f_k, x, c), x, MEASURES if lost == every else ("spearman",))
-            s["logits"] = spearman(y, y_k)
-            sums = total.setdefault(lost, dict.fromkeys(s, torch.zeros(len(x), dtype=torch.float64, device=x.device)))
-            total[lost] = {name: sums[name] + v / seeds for name, v in s.items()}
+    for seed_k, lost, f_k in randomizations(model, L, steps, init=init, seeds=range(seed, seed + seeds)):
+        y_k = f_k(x)
+        if lost == every and seed_k == seed:
+            statistics = alive(f_k, model, x, init)
+        c = y_k.argmax(dim=1) if repick else target
+        s = similarities(ref, explain(of, f_k, x, c), x, MEASURES if lost == every else ("spearman",))
+        s["logits"] = spearman(y, y_k)
+        sums = total.setdefault(lost, dict.fromkeys(s, torch.zeros(len(x), dtype=torch.float64, device=x.device)))
+        total[lost] = {name: sums[name] + v / seeds for name, v in s.items()}
     curves = {}
     for order, sets in plan.items():
         for name, kind in ((order, "spearman"), (f"{order} logits", "logits")):
@@ -134,21 +128,3 @@ def model_randomization(
         facts={"init": init, "seeds": seeds, "stages": [s.name for s in L], "randomized_output": statistics}
         | {f"steps_{order}": [[L[k].name for k in sorted(lost)] for lost in sets] for order, sets in plan.items()},
     )
-
-
-def parameters(L: list[Stage], lost: frozenset[int]) -> list[str]:
-    """Names of the parameters of the stages `lost`."""
-    return [name for k in sorted(lost) for name in L[k].parameters]
-
-
-def lost_stages(order: str, n: int, points: int | None) -> Iterable[frozenset[int]]:
-    """Which stages are lost at each step of an order, of n stages."""
-    m = min(points or n, n)
-    steps = [round(i * (n - 1) / (m - 1)) for i in range(m)] if m > 1 else [0]  # 0 ... n - 1
-    for k in steps:
-        if order == "top-down":
-            yield frozenset(range(n - 1 - k, n))
-        elif order == "bottom-up":
-            yield frozenset(range(k + 1))
-        else:
-            yield frozenset({n - 1 - k})

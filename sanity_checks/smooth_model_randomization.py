@@ -22,10 +22,9 @@ from torch import Tensor, nn
 
 from methods._cost import Formula
 from methods._torch import Attribution, noisy, tile
-from sanity_checks._randomize import randomized, stages
+from sanity_checks._randomize import lost_stages, randomizations, stages
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import explain
-from sanity_checks.model_randomization import lost_stages, parameters
 from sanity_checks.similarity import between_images, similarities
 
 
@@ -88,8 +87,7 @@ def smooth_model_randomization(
     null, ceiling = between_images(e, x, ("spearman",)), similarities(e, smoothed(model), x, ("spearman",))
     steps = list(lost_stages(order, len(L), points))
     q = []
-    for lost in steps:
-        f = randomized(model, parameters(L, lost), init=init, seed=seed)
+    for _, _, f in randomizations(model, L, steps, init=init, seeds=(seed,)):
         q.append(similarities(e, smoothed(f), x, ("spearman",))["spearman"])
     curve = torch.stack(q, dim=1)  # B points
     return Result(

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods._torch import minmax, ratio
-from sanity_checks._boxes import box_iou, contours
+from sanity_checks._boxes import around, box_iou, boxes_above
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import pixels
 
@@ -82,7 +82,7 @@ def wsol(
     tau = np.array([*np.arange(0, 1, interval), 1.0])  # n
     overlaps, above = [], []
     for i, (s_i, T_i) in enumerate(zip(s.cpu().numpy(), T.cpu().numpy(), strict=True)):
-        B = _around(mask[i].cpu().numpy()) if boxes is None else boxes[i].cpu().numpy()
+        B = around(mask[i].cpu().numpy()) if boxes is None else boxes[i].cpu().numpy()
         overlaps.append(fit(s_i, np.array([*tau, threshold]), np.floor(B * scale)))
         above.append([(len(v) - np.searchsorted(np.sort(v), tau)) / T_i.size for v in (s_i[T_i], s_i[~T_i])])
     iou = torch.from_numpy(np.stack(overlaps)).to(s)  # B 2 n+1
@@ -126,16 +126,9 @@ def fit(s: Float[np.ndarray, "H W"], tau: Float[np.ndarray, " n"], B: Float[np.n
         return np.full((2, len(tau)), np.nan)
     image = (s * 255).astype(np.uint8)
     levels, where = np.unique((tau * image.max()).astype(int), return_inverse=True)
-    end = [s.shape[1] - 1, s.shape[0] - 1] * 2
     found = []
     for level in levels:
-        rectangles, largest = contours(image > level)
-        rectangles = (rectangles + np.array([0, 0, 1, 1])).clip(max=end) if len(rectangles) else np.zeros((1, 4))
+        rectangles, largest = boxes_above(image, int(level))
         iou = box_iou(rectangles, B).max(axis=1)
         found.append((iou[largest], iou.max()))
     return np.array(found)[where].T
-
-
-def _around(M: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "m 4"]:
-    y, x = np.nonzero(M)
-    return np.array([[x.min(), y.min(), x.max(), y.max()]] if len(x) else [], dtype=float).reshape(-1, 4)

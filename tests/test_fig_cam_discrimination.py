@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-import fig_cam_discrimination as figure
+import _pairs as figure
 from figure_numbers import numbers
+from methods._images import Photo
 
 RUN = SimpleNamespace(checks={})
 RELATIVES = ("Grad-CAM", "Guided Grad-CAM", "HiResCAM")
@@ -57,8 +58,8 @@ def test_maps_that_are_known():
 def test_each_photograph_keeps_its_middle():
     left, right = np.full((4, 8, 3), 1, np.uint8), np.full((4, 8, 3), 2, np.uint8)
     left[:, 2], left[:, 5] = 7, 9
-    a, b = (figure.Photo(n, rgb, {}, "", "") for n, rgb in (("a", left), ("b", right)))
-    pair = figure.beside(a, b)
+    a, b = (Photo(n, rgb, {}, "", "") for n, rgb in (("a", left), ("b", right)))
+    pair = figure.joined(a, b)
     assert pair.name == "a_b"
     assert pair.parts == ("a", "b")
     assert pair.rgb[0, :, 0].tolist() == [7, 1, 1, 9, 2, 2, 2, 2]

@@ -5,8 +5,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-import fig_class_sensitivity as figure
 from figure_numbers import numbers
+from sanity_checks._cascade import randomized_head
+from sanity_checks._randomize import randomized
 
 BLIND = ("Eigen-CAM", "Sobel edges", "|x|", "centred Gaussian")  # they take no class
 GUIDED = ("Guided Backpropagation", "DeconvNet")
@@ -50,9 +51,9 @@ def test_the_head_is_randomised_and_nothing_else():
         return model[0].weight.view(1, 1, 6, 6).expand(len(x), -1, -1, -1)
 
     x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    assert figure.randomized_head(model, x, target, body, range(2)).tolist() == [1, 1]
-    got = figure.randomized_head(model, x, target, head, range(2))
-    others = [figure.randomized(model, ["3.weight", "3.bias"], seed=seed) for seed in range(2)]
+    assert randomized_head(model, x, target, body, range(2)).tolist() == [1, 1]
+    got = randomized_head(model, x, target, head, range(2))
+    others = [randomized(model, ["3.weight", "3.bias"], seed=seed) for seed in range(2)]
     w = [m[3].weight.detach().abs() for m in (model, *others)]
     expected = [sum(spearmanr(w[0][t], v[t]).statistic for v in w[1:]) / 2 for t in target]
     assert got.tolist() == pytest.approx(expected)

@@ -2,10 +2,11 @@
 
 import torch
 
-import fig_sanity_cascade as fig
+from _curves import METHODS_SHOWN
 from figure_numbers import numbers
 from methods.gradient import gradient
 from methods.guided_backprop import guided_backprop
+from sanity_checks._cascade import cascade, summary
 from sanity_checks._controls import sobel_edges
 from sanity_checks._small import digits, small_cnn
 from sanity_checks.model_randomization import model_randomization
@@ -30,7 +31,7 @@ def test_guided_backprop_still_keeps_most_when_half_of_the_stages_are_gone_and_n
     n = numbers("fig_sanity_cascade")["top-down"]
     rho = curves("top-down", "spearman")
     assert n["labels"][4] == "blocks.4.1"  # 9 of 19 stages
-    others = [rho[name][4]["high"] for name in fig.METHODS_SHOWN if name != "guided_backprop"]
+    others = [rho[name][4]["high"] for name in METHODS_SHOWN if name != "guided_backprop"]
     assert rho["guided_backprop"][4]["low"] > max(others)
     assert rho["guided_backprop"][-1]["mean"] < n["rows"]["guided_backprop"]["null"]["spearman"]["high"]
 
@@ -67,7 +68,7 @@ def test_a_cascade_is_that_of_the_check():
     for order in ("top-down", "bottom-up", "independent"):
         check = model_randomization(model, x, target, guided_backprop, orders=(order,), seeds=2, seed=3)
         rows = {"guided_backprop": (guided_backprop, 2)}
-        found = fig.cascade(model, x, target, rows, order=order, measures=("spearman",), seed=3)
+        found = cascade(model, x, target, rows, order=order, measures=("spearman",), seed=3)
         torch.testing.assert_close(found.curves["guided_backprop"]["spearman"][:, 1:], check.curves[order])
         torch.testing.assert_close(found.logits[:, 1:], check.curves[f"{order} logits"])
         torch.testing.assert_close(found.null["guided_backprop"]["spearman"], check.columns["null_spearman"])
@@ -85,10 +86,10 @@ def test_zero_maps_are_counted_and_what_does_not_apply_is_left_out():
         raise ValueError("no ReLU")
 
     rows = {"blind": (blind, 1), "refuses": (refuses, 1), "edges": (sobel_edges(0), 1)}
-    found = fig.cascade(model, x, target, rows, points=2, measures=("spearman",))
+    found = cascade(model, x, target, rows, points=2, measures=("spearman",))
     assert found.flat == {"blind": [0.5, 0.5, 0.5], "edges": [0.0, 0.0, 0.0]}  # first step: a copy, like the others
     assert torch.equal(found.curves["blind"]["spearman"].isnan(), (torch.arange(6) % 2 == 0)[:, None].expand(-1, 3))
     assert found.refused == {"refuses": "no ReLU"}
-    told = fig.summary(found, ("spearman",))["rows"]
+    told = summary(found, ("spearman",))["rows"]
     assert [v["n"] for v in told["blind"]["curves"]["spearman"]] == [3, 3, 3]
     assert told["edges"]["verdict"] == {"first": "insensitive", "last": "insensitive"}

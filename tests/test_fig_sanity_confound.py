@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-import fig_sanity_confound
 from figure_numbers import numbers
+from sanity_checks._confound import closed_form, products
 
 CONTROLS = ["white_noise", "smooth_noise", "sobel_edges", "input_magnitude", "centred_gaussian"]
 
@@ -14,9 +14,9 @@ CONTROLS = ["white_noise", "smooth_noise", "sobel_edges", "input_magnitude", "ce
 def test_the_closed_form_is_the_correlation_of_two_large_products(zeros):
     x = torch.ones(1, 1, 300, 300)
     x.view(-1)[: int(zeros * x.numel())] = 0
-    found = fig_sanity_confound.products(x, 0)
+    found = products(x, 0)
     assert float(found["zeros"]) == pytest.approx(zeros)
-    rho = fig_sanity_confound.closed_form(np.array([zeros]))[0]
+    rho = closed_form(np.array([zeros]))[0]
     # the standard error of a rank correlation of 90,000 pixels is below 0.0034
     assert float(found["grey"]) == pytest.approx(rho, abs=0.01) == float(found["binary"])
     assert float(found["ink"]) == pytest.approx(0, abs=0.03)  # 18,000 pixels at least
@@ -29,7 +29,7 @@ def test_two_unrelated_vectors_times_a_digit_look_alike():
     assert p["binary"]["low"] > 0.8
     assert abs(p["signed"]["mean"]) < 0.05
     z, rho = np.array(p["points"]["zeros"]), np.array(p["points"]["binary"])
-    expected = fig_sanity_confound.closed_form(z)
+    expected = closed_form(z)
     assert np.abs(rho.mean() - expected.mean()) < 0.02  # 64 pixels: the form is for many
 
 

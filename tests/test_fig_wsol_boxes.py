@@ -5,11 +5,13 @@ import pytest
 import torch
 
 import fig_wsol_boxes as fig
+from _box_pictures import outlined
 from figure_numbers import numbers
 from methods.grad_cam import grad_cam
 from methods.gradient import gradient
 from sanity_checks import _ground_truth, _nets
-from sanity_checks._boxes import box_iou
+from sanity_checks import _thresholds as thresholds
+from sanity_checks._boxes import around, box_iou
 from sanity_checks._controls import white_noise
 from sanity_checks._torch import pixels
 from sanity_checks.wsol import max_box_acc, wsol
@@ -71,14 +73,14 @@ def test_the_boxes_that_are_drawn_are_those_that_are_judged(judged):
     for a, mask, found in judged:
         for i, m in enumerate(mask):
             for k, tau in enumerate(found.at[:-1]):
-                boxes = fig.found_boxes(a[i], tau)
-                best = box_iou(boxes, fig.true_box(m)).max()
+                boxes = thresholds.found_boxes(a[i], tau)
+                best = box_iou(boxes, around(m.numpy())).max()
                 assert best == pytest.approx(float(found.curves["iou_any"][i, k]))
 
 
 def test_hits_give_the_number_of_the_check(judged):
     for *_, found in judged:
-        hits = fig.hits_of(found.curves)
+        hits = thresholds.hits_of(found.curves)
         assert hits.mean(axis=0).max(axis=0).mean() == pytest.approx(max_box_acc(found.curves)["MaxBoxAccV2"])
 
 
@@ -86,8 +88,8 @@ def test_resamples_choose_their_own_threshold():
     """Two thresholds that fit complementary halves of the images: the better one has a half at least."""
     hits = np.zeros((40, 2, 3))
     hits[:20, 0] = hits[20:, 1] = 1
-    scores, places = fig.resampled(hits)
-    assert len(scores) == fig.RESAMPLES
+    scores, places = thresholds.resampled(hits)
+    assert len(scores) == thresholds.RESAMPLES
     assert scores.min() >= 0.5
     assert scores.mean() == pytest.approx(0.5 + np.sqrt(1 / (40 * 2 * np.pi)), abs=0.003)  # E max(k, 40-k) / 40
     assert places.mean() == pytest.approx(0.5, abs=0.07)  # ties go to the first: 12.5 % of draws
@@ -96,20 +98,20 @@ def test_resamples_choose_their_own_threshold():
 def test_the_held_out_threshold_does_not_see_its_own_images():
     hits = np.zeros((8, 2, 3))
     hits[::2, 0] = hits[1::2, 1] = 1  # the best threshold of either half hits nothing of the other
-    np.testing.assert_array_equal(fig.held_out(hits), np.zeros(8))
-    assert fig.resampled(hits)[0].min() >= 0.5
+    np.testing.assert_array_equal(thresholds.held_out(hits), np.zeros(8))
+    assert thresholds.resampled(hits)[0].min() >= 0.5
 
 
 def test_a_reversal_needs_both_differences_to_be_sure():
     low, high = np.linspace(0.1, 0.2, 20), np.linspace(0.6, 0.7, 20)
     unsure = np.tile([0.0, 1.0], 10)
     scores = {"a": (high, low), "b": (low, high), "c": (unsure, unsure)}
-    assert fig.reversals(scores) == [("a", "b")]
+    assert thresholds.reversals(scores) == [("a", "b")]
 
 
 def test_an_outline_has_its_corners_and_leaves_the_rest():
     rgb = np.zeros((24, 24, 3), np.uint8)
-    out = fig.draw(rgb, np.array([[1, 2, 3, 4]]), (255, 0, 0), 4, 1)
+    out = outlined(rgb, np.array([[1, 2, 3, 4]]), (255, 0, 0), 4, 1)
     y, x = np.nonzero(out[..., 0])
     assert (x.min(), y.min(), x.max(), y.max()) == (4, 8, 15, 19)  # the whole of its first and last pixel
     assert len(x) == 4 * 12 - 4

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+import _annotations
 import _imagenet
 import table_localization as table
 from figure_numbers import numbers
 from methods._models import Loaded, Preprocessing
-from sanity_checks import CHECKS
+from sanity_checks import CHECKS, _ground_truth
 from sanity_checks._controls import CONTROLS
 from sanity_checks._rows import Row
 from sanity_checks._runner import Bench, Part, Unit, _compute, merge
@@ -106,7 +107,7 @@ def place(tmp_path):
 
 
 def test_boxes_are_read_from_a_folder_and_from_the_archive(place, tmp_path):
-    items, left_out, cut = _imagenet.find(*place)
+    items, left_out, cut = _annotations.find(*place)
     assert [(i.synset, i.boxes) for i in items] == [
         (CAT, ((100, 60, 199, 149),)),
         (CUP, ((0, 0, 39, 29), (300, 200, 399, 299))),
@@ -114,7 +115,7 @@ def test_boxes_are_read_from_a_folder_and_from_the_archive(place, tmp_path):
     assert (left_out, cut) == ({}, 0)
     with tarfile.open(tmp_path / "boxes.tgz", "w:gz") as archive:
         archive.add(place[1], "bbox")
-    assert _imagenet.find(place[0], str(tmp_path / "boxes.tgz"))[0] == items
+    assert _annotations.find(place[0], str(tmp_path / "boxes.tgz"))[0] == items
 
 
 def test_folders_of_classes_are_read_and_must_agree_with_the_annotation(place, tmp_path):
@@ -122,7 +123,7 @@ def test_folders_of_classes_are_read_and_must_agree_with_the_annotation(place, t
         file = tmp_path / "images" / f"ILSVRC2012_val_{k:08}.JPEG"
         (tmp_path / "images" / synset).mkdir(exist_ok=True)
         file.rename(tmp_path / "images" / synset / file.name)
-    items, left_out, _ = _imagenet.find(*place)
+    items, left_out, _ = _annotations.find(*place)
     assert [i.file.parent.name for i in items] == [CAT]
     assert left_out == {"ILSVRC2012_val_00000002.JPEG": f"the annotation says {CUP}, the folder {CAT}"}
 
@@ -131,7 +132,7 @@ def test_limit_takes_images_spread_over_the_names(tmp_path):
     for k in range(7):
         picture(tmp_path / "images" / f"{k}.JPEG", size=(8, 8))
         (tmp_path / f"{k}.xml").write_bytes(xml((1, 1, 2, 2), size=(8, 8)))
-    items, *_ = _imagenet.find(str(tmp_path / "images"), str(tmp_path), limit=3)
+    items, *_ = _annotations.find(str(tmp_path / "images"), str(tmp_path), limit=3)
     assert [i.file.stem for i in items] == ["0", "2", "4"]
 
 
@@ -149,13 +150,13 @@ def test_limit_takes_images_spread_over_the_names(tmp_path):
 )
 def test_a_bad_annotation_says_what_is_wrong(text, message):
     with pytest.raises(ValueError, match=message):
-        _imagenet.parse(text)
+        _annotations.parse(text)
 
 
 def test_a_box_beyond_the_image_is_cut_and_counted():
-    end = _imagenet.parse(xml((390, 0, 400, 300)))  # ends at width and height, as some of the official ones
+    end = _annotations.parse(xml((390, 0, 400, 300)))  # ends at width and height, as some of the official ones
     assert (end.objects[0][1], end.cut) == ((390, 0, 399, 299), 0)
-    beyond = _imagenet.parse(xml((-3, 10, 20, 301), (1, 1, 2, 2)))
+    beyond = _annotations.parse(xml((-3, 10, 20, 301), (1, 1, 2, 2)))
     assert (beyond.objects[0][1], beyond.cut) == ((0, 10, 20, 299), 1)
 
 
@@ -166,7 +167,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(place, tmp_path):
     picture(folder / "no_box.JPEG")
     picture(folder / "other_size.JPEG", size=(300, 400))
     (tmp_path / "boxes" / "other_size.xml").write_bytes(xml((1, 1, 2, 2)))
-    items, left_out, _ = _imagenet.find(*place)
+    items, left_out, _ = _annotations.find(*place)
     assert left_out == {"no_box.JPEG": "there is no annotation no_box.xml"}
     good, bad = _imagenet.readable(items)
     assert len(good) == 2
@@ -189,7 +190,7 @@ def test_a_wrong_place_is_an_error(place, tmp_path, images, boxes, message):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "another.xml").write_bytes(xml((1, 1, 2, 2)))
     with pytest.raises(ValueError, match=message):
-        _imagenet.find(str(tmp_path / images), str(tmp_path / boxes))
+        _annotations.find(str(tmp_path / images), str(tmp_path / boxes))
 
 
 # boxes in the model's input
@@ -209,12 +210,12 @@ def test_boxes_of_the_centre():
 
 @pytest.mark.parametrize("crop", [False, True])
 def test_boxes_lie_where_the_object_is_in_the_input(place, crop):
-    items, *_ = _imagenet.find(*place)
+    items, *_ = _annotations.find(*place)
     for item in items:
         white = _imagenet.picture(item, PREP, crop=crop)[..., 0] > 127
         mask = _imagenet.covered(_imagenet.frame(item.size, item.boxes, PREP, crop=crop), PREP.size)
         assert white.sum() > 500
-        inside, around = (table._ground_truth.dilated(torch.from_numpy(m), 1).numpy() for m in (~mask, mask))
+        inside, around = (_ground_truth.dilated(torch.from_numpy(m), 1).numpy() for m in (~mask, mask))
         assert not (white & ~around).any()  # to a pixel
         assert not (~white & ~inside).any()
 
@@ -223,7 +224,7 @@ def test_the_bench_gives_each_image_its_class_and_boxes(place):
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1000))
     model.num_classes = 1000  # as timm's models say it
     loaded = Loaded(model, "m", PREP, "0" * 64, "", "", ("",) * 1000, torch.device("cpu"))
-    good, _ = _imagenet.readable(_imagenet.find(*place)[0])
+    good, _ = _imagenet.readable(_annotations.find(*place)[0])
     bench = _imagenet.bench(loaded, good, 8)
     both, second = bench.load(0, 2), bench.load(1, 2)
     assert both["target"].tolist() == [282, 967]
