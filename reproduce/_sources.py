@@ -12,7 +12,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = (ROOT, ROOT / "reproduce")  # where an import is looked for
-PLUMBING = {"_run", "_plot", "_display", "_provenance", "_references", "_sources", "_report", "_pictures", "__main__"}
+PLUMBING = {
+    "_run",
+    "_sidecar",
+    "_plot",
+    "_display",
+    "_provenance",
+    "_references",
+    "_sources",
+    "_report",
+    "_pictures",
+    "__main__",
+}
 
 
 def sources(script: Path, methods: Iterable[str] = (), checks: Iterable[str] = ()) -> dict[str, str]:

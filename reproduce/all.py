@@ -22,8 +22,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 import _run  # puts the repository on the path
 from _sources import sources
@@ -91,7 +94,7 @@ def make(names: Sequence[str], words: Sequence[str], jobs: int) -> tuple[dict[st
     done: set[str] = set()
     running: dict[str, subprocess.Popen[str]] = {}
     stop = threading.Event()
-    with _run.tqdm(total=len(names), unit="script", desc="all", disable=None) as bar:
+    with tqdm(total=len(names), unit="script", desc="all", disable=None) as bar:
 
         def one(name: str, jobs: int) -> None:
             if stop.is_set():
@@ -148,7 +151,7 @@ def _differs(facts: dict[str, Any], then: list[str], name: str, words: Sequence[
     if changed:
         return f"the code of {changed[0]} changed" + (f" and of {len(changed) - 1} more" if changed[1:] else "")
     for package in VERSIONS:
-        if facts["packages"][package] != _run.version(package):
+        if facts["packages"][package] != version(package):
             return f"made with {package} {facts['packages'][package]}"
     for net, sha256 in facts["nets"].items():
         if _nets.recorded(net)["sha256"] != sha256:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import _rrr as rrr
 import fig_rrr_decoy as fig
 from figure_numbers import numbers
 from methods import METHODS
@@ -15,7 +16,7 @@ from methods.gradient import gradient
 
 @pytest.fixture(scope="module")
 def data():
-    return fig.Decoys(*(v[:128] for v in fig.decoys("train", "label", 0, 1)))
+    return rrr.Decoys(*(v[:128] for v in rrr.decoys("train", "label", 0, 1)))
 
 
 def fresh(build, seed=0):
@@ -56,22 +57,22 @@ def test_the_reader_sees_the_penalised_map_leave_the_swatch(network, name):
 
 
 def test_decoys_tell_the_label_by_shade_in_every_corner():
-    d = fig.decoys("test", "label", 3, 4)
+    d = rrr.decoys("test", "label", 3, 4)
     assert d.mask.sum(dim=(1, 2)).eq(16).all()
     shade = (d.x[:, 0] * d.mask).sum(dim=(1, 2)) / 16
     torch.testing.assert_close(shade, 1 - 25 / 255 * d.y)
     corners = d.mask[:, [0, 0, -1, -1], [0, -1, 0, -1]].view(4, -1, 4)
     assert corners.sum(dim=0).eq(1).all()  # each digit once in each
-    random = fig.decoys("test", "random", 3, 4)
+    random = rrr.decoys("test", "random", 3, 4)
     assert ((random.x != d.x).any(dim=1) <= d.mask).all()
     assert 0.05 < float((random.x == d.x).all(dim=(1, 2, 3)).float().mean()) < 0.15  # one label in ten is right
 
 
 def test_a_map_without_weight_changes_nothing(data):
     """No update of running statistics, no leftover gradient: the same network to the bit as without a map."""
-    plain, mapped = fresh(fig.CNN), fresh(fig.CNN)
-    fig.train(plain, data, None, epochs=1, lr=1e-3)
-    fig.train(mapped, data, partial(grad_cam, layer="features"), weight=0.0, epochs=1, lr=1e-3)
+    plain, mapped = fresh(rrr.CNN), fresh(rrr.CNN)
+    rrr.train(plain, data, None, epochs=1, lr=1e-3)
+    rrr.train(mapped, data, partial(grad_cam, layer="features"), weight=0.0, epochs=1, lr=1e-3)
     assert mapped.features.bn1.num_batches_tracked == 2
     for name, value in plain.state_dict().items():
         assert torch.equal(value, mapped.state_dict()[name]), name
@@ -79,7 +80,7 @@ def test_a_map_without_weight_changes_nothing(data):
 
 def test_in_training_mode_a_map_would_depend_on_its_neighbours(data):
     """Why the loop takes the map in evaluation mode."""
-    model, x, y = fresh(fig.CNN), data.x[:8], data.y[:8]
+    model, x, y = fresh(rrr.CNN), data.x[:8], data.y[:8]
     alone = gradient(model, x[:4], y[:4])
     torch.testing.assert_close(gradient(model, x, y)[:4], alone)
     model.train()
@@ -90,7 +91,7 @@ def test_in_training_mode_a_map_would_depend_on_its_neighbours(data):
 @pytest.mark.parametrize("name", fig.METHODS_SHOWN)
 def test_the_penalty_reaches_the_parameters(data, network, name):
     """Its derivative in a random direction of all parameters, by finite differences in float64."""
-    model = fresh(fig.NETWORKS[network][0]).double()
+    model = fresh(rrr.NETWORKS[network][0]).double()
     x, y, mask = data.x[:4].double(), data.y[:4], data.mask[:4]
     m = METHODS[name]
     layer = {"CNN": "features", "ViT": "blocks.1.norm1"}[network]
@@ -98,7 +99,7 @@ def test_the_penalty_reaches_the_parameters(data, network, name):
     mask = torch.ones_like(mask) if name == "grad_cam" else mask  # a ReLU may leave nothing in the corners
 
     def loss():
-        return fig.penalty(of(model, x.clone().requires_grad_(), y), mask)
+        return rrr.penalty(of(model, x.clone().requires_grad_(), y), mask)
 
     p = list(model.parameters())
     rng = torch.Generator().manual_seed(0)

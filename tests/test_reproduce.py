@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import _run
+import _sidecar
 from methods import _display, _images, _models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -251,13 +252,13 @@ def test_save_leaves_nothing_behind_on_an_error(tmp_path, monkeypatch, fails):
     r, figure = run(tmp_path)
     old = tmp_path / "fig_test.png"
     old.write_bytes(b"the last good one")
-    real = getattr(_run, fails)
+    real = getattr(_sidecar, fails)
 
     def broken(*args):
         real(*args)
         raise OSError("disk full")
 
-    monkeypatch.setattr(_run, fails, broken)
+    monkeypatch.setattr(_sidecar, fails, broken)
     with pytest.raises(OSError, match="disk full"):
         _run.save(r, figure, "caption")
     assert [p.name for p in tmp_path.iterdir()] == ["fig_test.png"]
