@@ -147,13 +147,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{BRACKETS}. All are as promised unless the remark says so. Seconds: median for the batch, with the "
         f"interquartile range; {once}. x gradient: compared with a gradient of the batch in torch alone. Overhead: "
         "seconds over the seconds of these passes by themselves, whole ones and those of the tail, timed in the same "
-        f"rounds and batches. MiB: the most that a call held, "
+        "rounds and batches. MiB: the most that a call held, "
         f"{'allocated by torch' if device.type == 'cuda' else 'resident memory'}."
     )
     caption = how + (
         f"Medians; {once}. Grey bars: what the counted passes cost by themselves, whole ones and those of the part "
-        "after the layer alone (first measured cell of the method). Right: the same work in other libraries, called in turns with ours, float32, one image, with fewer steps, samples and windows "
-        "on both sides; right of the grey line ours is faster."
+        "after the layer alone (first measured cell of the method). Right: the same work in other libraries, called in "
+        "turns with ours, float32, one image, with fewer steps, samples and windows on both sides; right of the grey "
+        "line ours is faster."
     )
     many = [c for c in cells if c["status"] == "measured" and sum(c["promised"]) > MANY]
     run.numbers |= {

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+import _agreement
 import _cells
 import _prices
 import _timing as timing
@@ -373,20 +374,20 @@ def test_the_reader_sees_what_the_table_leaves_open():
 def test_agreement_in_closed_form():
     a = torch.tensor([[[[1.0, 2.0, -4.0]]], [[[1.0, 2.0, 3.0]]]])
     b = torch.tensor([[[[1.0, 2.0, -3.0]]], [[[3.0, 2.0, 1.0]]]])
-    assert table_peers.agreement(a[:1], b[:1]) == (0.25, 1.0)
-    assert table_peers.agreement(a, b) == pytest.approx((2 / 3, -1.0))
-    assert table_peers.agreement(a[:1] * 0, a[:1])[0] == 1  # not hidden where ours is zero
-    assert math.isnan(table_peers.agreement(a * 0, a * 0)[1])
+    assert _agreement.agreement(a[:1], b[:1]) == (0.25, 1.0)
+    assert _agreement.agreement(a, b) == pytest.approx((2 / 3, -1.0))
+    assert _agreement.agreement(a[:1] * 0, a[:1])[0] == 1  # not hidden where ours is zero
+    assert math.isnan(_agreement.agreement(a * 0, a * 0)[1])
 
 
 def test_a_comparison_is_the_one_of_the_tests():
-    a, b, tolerance = table_peers.on_small("xgrad_cam", "torchcam", "relu", "layer3")
+    a, b, tolerance = _agreement.on_small("xgrad_cam", "torchcam", "relu", "layer3")
     f = bound(METHODS["xgrad_cam"], net("relu"), layer="layer3")
     assert torch.equal(a, f(net("relu"), images(), CLASSES))
     assert torch.equal(b, references("xgrad_cam")["torchcam"](net("relu"), images(), CLASSES, layer="layer3"))
     assert tolerance == {"rtol": 1e-4, "atol": 1e-6}
-    assert table_peers.within(a, b, tolerance)
-    assert not table_peers.within(a, b + 1e-3 * b.abs().max(), tolerance)
+    assert _agreement.within(a, b, tolerance)
+    assert not _agreement.within(a, b + 1e-3 * b.abs().max(), tolerance)
 
 
 def test_a_claim_without_a_comparison_is_found():
