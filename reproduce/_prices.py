@@ -3,6 +3,7 @@
 seconds of the passes  =  those before the layer * a whole pass  +  the others * a pass of the tail
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean
@@ -12,11 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 from torch.utils.benchmark import timer
 
 from _clock import Clock, Timed
 from _passes import Pass
 from methods._cost import Cost
+from methods._edits import outwards
 from methods._layers import stages
 from methods._torch import activation
 from methods.refine_cam import modules_before
@@ -49,37 +52,53 @@ def tail_pass(
     """Seconds of a pass of n images from `layer` on, in torch alone; of "backward", those of the gradient back to it.
 
     The batch enters the network, and its output at the layer is repeated, which is part of the time: it is the input of
-    the tail. Where a branch around the layer makes the sizes disagree, all n images enter.
+    the tail. Where a branch around the layer makes the sizes disagree, the input of the block around it is repeated
+    instead, or of the one around that, at last the images: then the pass is a whole one.
     """
+    for place in outwards(layer):
+        try:
+            return _tail_pass(model, x, n, layer, place, kind, clock)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            if not place:
+                raise
+    raise AssertionError
+
+
+def _tail_pass(
+    model: nn.Module, x: Float[Tensor, "B C H W"], n: int, layer: str, place: str, kind: str, clock: Clock
+) -> float:
+    """`tail_pass` with the copies made at `place`: the layer, or a block around it."""
     start, many, kept = 0.0, torch.arange(n, device=x.device) % len(x), []
 
-    def repeat(_module: nn.Module, _args: Any, out: Tensor) -> Tensor:  # noqa: ANN401
+    def repeat(a: Any) -> Any:  # noqa: ANN401 also what is no tensor
+        batch = isinstance(a, Tensor) and a.ndim > 1 and len(a) == len(x) < n
+        return a.index_select(0, many) if batch else a
+
+    def enter(_module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         nonlocal start
         start = clock()
-        out = out if len(out) == n else out.index_select(0, many)
+        return tree_map(repeat, (args, kwargs))
+
+    def leave(_module: nn.Module, _args: Any, out: Tensor) -> Tensor:  # noqa: ANN401
+        nonlocal start
+        start = clock() if place == layer else start
+        out = repeat(out)
         if kind == "forward":
             return out
         torch.set_grad_enabled(True)  # from here on; the block below restores what was
         kept[:] = [out.detach().requires_grad_()]
         return kept[0].clone()  # in-place operations may follow
 
-    def run(batch: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits = model(batch)
-        if len(logits) != n:
-            raise RuntimeError(f"layer: {layer!r}: {n} images went in, {len(logits)} rows came out")
-        return logits
-
-    handle = model.get_submodule(layer).register_forward_hook(repeat)
-    try:
-        try:
-            logits = run(x)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
-            logits = run(x[many])
-    finally:
-        handle.remove()
+    with contextlib.ExitStack() as stack:
+        if place != layer:
+            stack.callback(model.get_submodule(place).register_forward_pre_hook(enter, with_kwargs=True).remove)
+        stack.callback(model.get_submodule(layer).register_forward_hook(leave).remove)
+        stack.enter_context(torch.no_grad())
+        logits = model(x)
+    if len(logits) != n:
+        raise RuntimeError(f"layer: {layer!r}: {n} images went in, {len(logits)} rows came out")
     if kind == "backward":
         start = clock()
         torch.autograd.grad(logits[:, 0].sum(), kept)
