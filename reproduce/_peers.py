@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from _clock import Job
 from methods import METHODS
 from methods._layers import default_layer
 from methods.refine_cam import modules_before
 
-Job = Callable[[], Any]
 SAME = {"samples": 16, "steps": 16, "size": 48, "stride": 24, "chunk": 8}  # for both sides: fewer passes than defaults
 EARLY = {"score_cam", "ablation_cam"}  # a pass per channel: compared at the end of the first stage, which has few
 EARLIEST = {"ss_cam", "is_cam", "poly_cam"}  # many a channel: at the stem

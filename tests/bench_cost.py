@@ -14,11 +14,13 @@ import pytest
 import timm
 import torch
 
-import table_timing
+from _clock import rounds_for, seconds
+from _peers import PEERS, job_of, quiet, same, version
+from _prices import whole_pass
 from methods import METHODS
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("two_threads")]
-CASES = sorted([*((name, "ours") for name, m in METHODS.items() if "cnn" in m.architectures), *table_timing.PEERS])
+CASES = sorted([*((name, "ours") for name, m in METHODS.items() if "cnn" in m.architectures), *PEERS])
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +44,22 @@ def two_threads():
 
 @pytest.mark.parametrize(("name", "who"), CASES, ids=[f"{name}, {who}" for name, who in CASES])
 def test_cost(benchmark, record_ratio, model, x, name, who):
-    if who != "ours" and not table_timing.version(who):
+    if who != "ours" and not version(who):
         pytest.skip(f"{who} is not installed")
-    keywords = table_timing.same(name, model, x)
+    keywords = same(name, model, x)
     if who == "ours":
         job = partial(METHODS[name].fn, model, x, torch.tensor([3]), **keywords)
     else:
-        job = table_timing.job_of(table_timing.PEERS[name, who], keywords, model, x, torch.tensor([3]))
-    forward, forwards = table_timing.plain(model, x)["forward", 1], []
-    forward()
+        job = job_of(PEERS[name, who], keywords, model, x, torch.tensor([3]))
+    forwards = []
+    whole_pass(model, x, "forward")
 
     def another_forward():
-        forwards.append(table_timing.seconds(forward))
+        forwards.append(whole_pass(model, x, "forward"))
 
-    with table_timing.quiet():
-        once = table_timing.seconds(job)  # warms up
-        benchmark.pedantic(job, setup=another_forward, rounds=table_timing.rounds_for(once))
+    with quiet():
+        once = seconds(job)  # warms up
+        benchmark.pedantic(job, setup=another_forward, rounds=rounds_for(once))
     another_forward()
     if benchmark.stats:
         ratio = benchmark.stats.stats.median / median(forwards)

@@ -7,11 +7,19 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+import _agreement
+import _cells
+import _prices
+import _timing as timing
+import _timing_page as page
 import table_peers
-import table_timing as timing
+from _clock import LONG, measure, seconds
+from _passes import Pass, count, counting
+from _prices import Price
 from figure_numbers import numbers
 from helpers import CLASSES, bound, images, references
 from methods import METHODS
+from methods._cost import Cost, Images
 from nets import net
 
 MEASURED = "measured"
@@ -39,6 +47,8 @@ def test_the_reader_sees_the_promised_passes_of_every_method():
     assert {c["method"] for c in cells} == set(METHODS)
     for c in cells:
         assert c["passes"] == c["promised"], c["method"]
+        assert c.get("before") == c.get("promised_before"), c["method"]  # an old table has neither
+        assert "before" not in c or c["overhead"] > 0.5, c["method"]  # nothing is priced at much more than it costs
     assert not [c for c in numbers("timing_cpu")["cells"] if c["status"] == "failed"]
 
 
@@ -89,72 +99,168 @@ def test_the_reader_sees_the_libraries_on_photographs():
 
 def test_passes_are_counted_with_their_batches():
     model, x = net("relu"), images(2)
-    with timing.counting(model, x.shape[2:]) as passes:
+    with counting(model, x.shape[2:]) as passes:
         model(x)
         model(x.requires_grad_())[:, 0].sum().backward()
     assert [p[:3] for p in passes] == [("forward", 2, 2), ("forward", 2, 2), ("backward", 2, 2)]
-    assert timing.count(passes, 2) == (2, 1)
+    assert count(passes, 2).passes == count(passes, 2).before == (2, 1)
     assert not model._forward_pre_hooks
 
 
-def test_passes_behind_an_edited_layer_are_told_apart():
+def test_passes_of_the_tail_are_told_apart():
     m, model, x = METHODS["ablation_cam"], net("relu"), images(1)
-    with timing.counting(model, x.shape[2:]) as passes:
+    with counting(model, x.shape[2:]) as passes:
         m.fn(model, x, CLASSES[:1], layer="layer4")
-    assert passes == [("forward", 1, 1, None), ("forward", 1, 16, None)]
-    assert timing.count(passes, 1) == m.cost(K=16).total == (17, 0)
+    assert passes == [Pass("forward", 1, 1), Pass("forward", 0, 16)]  # the second does not enter: it is replayed
+    cost = m.cost(K=16)
+    assert count(passes, 1).passes == cost.total == (17, 0)
+    assert count(passes, 1).before == (cost.forward.before, cost.backward.before) == (1, 0)
+
+
+def test_a_gradient_that_ends_at_the_layer_is_of_the_tail():
+    model, x = net("relu"), images(2)
+    with counting(model, x.shape[2:]) as passes:
+        METHODS["guided_grad_cam"].fn(model, x, CLASSES[:2], layer="layer4")
+    assert sorted(passes) == [("backward", 0, 2, None), ("backward", 2, 2, None), *[("forward", 2, 2, None)] * 2]
+
+
+@pytest.mark.parametrize("name", ["cam", "cameras", "combine", "dix", "fd_cam", "iia", "lift_cam", "score_cam", "xrai"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_table_counts_what_is_declared(name, batch):
+    m, model, x = METHODS[name], net("relu"), images(batch)
+    f = bound(m, model)
+    cost = m.cost(**_prices.sizes(model, x, f.keywords.get("layer")) | f.keywords)
+    with counting(model, x.shape[2:]) as passes:
+        f(model, x, CLASSES[:batch])
+    found = count(passes, batch)
+    assert list(zip(found.passes, found.before, strict=True)) == list(cost)
 
 
 def test_the_price_of_passes():
-    prices = {("forward", 1): 2.0, ("forward", 8): 8.0, ("gradient", 8): 24.0}
-    passes = [("forward", 1, 1), ("forward", 8, 8), ("backward", 8, 8), ("forward", 1, 16)]
-    passes = [timing.Pass(*p) for p in passes]
-    assert timing.price(passes, prices) == 2 + 8 + 16 + 16 * 2
-    assert timing.expect(passes[:3], 0.5, {("forward", 4): 4.0, ("gradient", 4): 12.0}, 4, (8, 8)) == 4 * (
-        0.5 + 9 + 8 * 2
-    )
+    prices = {Price("forward", 1): 2.0, Price("forward", 8): 8.0, Price("gradient", 8): 24.0}
+    prices |= {Price("forward", 16, tail=True): 0.5, Price("backward", 8, tail=True): 0.25}
+    passes = [("forward", 1, 1), ("forward", 8, 8), ("backward", 8, 8), ("forward", 0, 16), ("backward", 0, 8)]
+    passes = [Pass(*p) for p in passes]
+    assert _prices.cost_of(passes, prices) == 2 + 8 + 16 + 0.5 + 0.25
+    assert _prices.cost_of([Pass("forward", 8, 24)], prices) == 8 + 0.5  # 8 images entered, 24 left
+    assert set(_prices.needed(passes, 8)) == set(prices)
+
+
+def test_what_is_declared_in_batches():
+    """1 + K passes of which one is whole: the others in chunks, which hold whole batches."""
+    cost = METHODS["ablation_cam"].cost(K=16)
+    tail = [Pass("forward", 0, n) for n in (8, 8, 8, 8)]
+    assert _prices.expected_passes(cost, batch=2, chunk=9) == [Pass("forward", 2, 2), *tail]
+    cost = Cost(Images(1, 1), Images(5, 0))
+    assert _prices.expected_passes(cost, 1, 3) == [
+        Pass("forward", 1, 1),
+        Pass("backward", 0, 3),
+        Pass("backward", 0, 2),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+@pytest.mark.parametrize(("layer", "batch"), [("layer4", 2), ("layer4.bn2", 2), ("layer4", 1)])
+def test_a_pass_of_the_tail_starts_at_the_layer(kind, layer, batch):
+    """On a clock that modules move: those that n images run through count; fewer run through the others."""
+    time, model, x, ran = Time(), net("relu"), images(batch), []
+    for name, module in model.named_modules():
+        if not [*module.children()]:
+            module.register_forward_hook(
+                lambda _m, _a, out, name=name: (ran.append((name, len(out))), time.job(1)())[0]
+            )
+    took = _prices.tail_pass(model, x, 6, layer, kind, time)
+    last = ran[max(i for i, (name, _) in enumerate(ran) if name == "conv1") :]
+    after = [name for name, rows in last if rows == 6]
+    assert last[0] == ("conv1", batch)
+    assert last[-1] == ("fc", 6)
+    assert took == (len(after) if kind == "forward" else 0)  # of a gradient, no module runs
+    assert ("layer4.conv1" in after) == (layer == "layer4.bn2")  # a branch around it: the whole block ran on 6
+    assert "layer3.conv1" not in after
+    assert not [m for m in model.modules() if m._forward_pre_hooks]
+    assert torch.is_grad_enabled()
+
+
+def test_several_layers_share_the_passes_of_the_tail():
+    model, x = net("relu"), images(1)
+    assert _prices.tail_layers("grad_cam", model, x, {"layer": "layer4"}) == ("layer4",)
+    assert _prices.tail_layers("generic_attention", net("vit"), x, {}) == ()
+    assert _prices.tail_layers("fuse", model, x, {"layer": "layer4", "layers": ("layer2",)}) == ("layer2", "layer4")
+    assert _prices.tail_layers("refine_cam", model, x, {"layer": "layer4", "layers": ("layer2",)}) == ("layer2",)
+    jobs = _prices.plain(model, x, [Price("forward", 2, tail=True)], ("layer2", "layer4"))
+    (timed,) = jobs.values()
+    assert timed(iter([0.0, 3.0, 10.0, 20.0]).__next__) == (3 + 10) / 2  # the clock is read at the layer and at the end
 
 
 def test_passes_of_larger_images_are_priced_as_what_they_are():
     m, model, x = METHODS["cameras"], net("relu"), images(2, h=32, w=48)
     keywords = {"layer": "layer4", "steps": 2, "stride": 32}
-    with timing.counting(model, x.shape[2:]) as passes:
+    with counting(model, x.shape[2:]) as passes:
         m.fn(model, x, CLASSES[:2], **keywords)
     assert [p.size for p in passes] == [None, None, (64, 96), (64, 96)]
-    assert timing.count(passes, 2) == m.cost(**keywords).total == (2, 2)
-    jobs = timing.plain(model, x, passes)
-    assert set(jobs) == {(kind, 2, *size) for kind in ("forward", "gradient") for size in ((), (64, 96))}
-    prices = {("forward", 2): 1.0, ("gradient", 2): 3.0, ("forward", 2, 64, 96): 5.0, ("gradient", 2, 64, 96): 14.0}
-    assert timing.price(passes, prices) == 3 + 14
-    assert timing.expect(passes, 0, prices, 2, x.shape[2:]) == pytest.approx(2 * (3 + 4 * 3))  # by the pixels
+    assert count(passes, 2).passes == m.cost(**keywords).total == (2, 2)
+    large, tail = {"size": (64, 96)}, {"tail": True}
+    wanted = _prices.needed(passes, 2)
+    assert set(wanted) == {
+        Price("forward", 2), Price("gradient", 2), Price("backward", 2, **tail), Price("forward", 2, **large),
+        Price("backward", 2, **large, **tail),
+    }  # fmt: skip
+    assert all(timed(Time()) == 0 for timed in _prices.plain(model, x, wanted, ("layer4",)).values())
+    prices = dict(zip(wanted, (1.0, 3.0, 0.5, 5.0, 2.0), strict=True))
+    assert [p.size for p in wanted] == [None, None, None, (64, 96), (64, 96)]
+    assert _prices.cost_of(passes, prices) == 1 + 0.5 + 5 + 2
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_overhead_on_a_clock_that_jobs_move(monkeypatch, rounds):
     """A method of 5 gradients in one batch that adds 20 % to what they take by themselves."""
     time, model, x = Time(), net("relu"), images(1)
-    plain = timing.plain
     cost = {"forward": 1.0, "gradient": 3.0}
-    monkeypatch.setattr(timing, "plain", lambda *a: {k: time.job(cost[k[0]] * k[1]) for k in plain(*a)})
+    monkeypatch.setattr(
+        timing, "plain", lambda _m, _x, wanted, _l: {p: lambda _, p=p: cost[p.kind] * p.images for p in wanted}
+    )
 
     def method(model, x, target):
         METHODS["smooth_grad"].fn(model, x, target, samples=5, chunk=5)
         time.now += 1.2 * 5 * 3.0
 
-    expected = 1 if rounds > 1 else timing.LONG + 1
-    cell = timing.time_method(
-        method, model, x, CLASSES[:1], expected=expected, promised=(5, 5), rehearsed=((), 3.0), clock=time
-    )
+    expected, promised = 1 if rounds > 1 else LONG + 1, Cost(Images(5, 5), Images(5, 5))
+    cell = timing.time_method(method, model, x, CLASSES[:1], expected=expected, promised=promised, clock=time)
     assert cell["rounds"] == rounds
-    assert cell["passes"] == cell["promised"] == [5, 5]
+    assert cell["passes"] == cell["promised"] == cell["before"] == cell["promised_before"] == [5, 5]
     assert cell["overhead"] == pytest.approx(1.2)
     assert (cell["priced"], cell["seconds"]) == pytest.approx((15, 18))
     assert (cell["in_forwards"], cell["in_gradients"]) == pytest.approx((18, 6))
-    assert "its own arithmetic takes up to 17%" in timing.remark(
-        "smooth_grad", cell | {"promised": [10, 10], "passes": [10, 10]}
+    assert timing.remark("smooth_grad", cell) == ""  # ten passes: not judged
+    many = cell | {k: [10, 10] for k in ("passes", "promised", "before", "promised_before")}
+    assert timing.remark("blur_ig", many) == "its own arithmetic takes 17% of the time: it blurs the image twice a step"
+    assert timing.remark("smooth_grad", many) == "17% of the time is not in passes: not explained"
+    assert "NOT AS PROMISED: 4 + 4" in timing.remark(
+        "smooth_grad", many | {"promised": [4, 4], "promised_before": [4, 4]}
     )
-    assert "NOT AS PROMISED: 4 + 4" in timing.remark("smooth_grad", cell | {"promised": [4, 4]})
-    assert "not explained" in timing.remark("smooth_grad", cell | {"overhead": 1.5, "seconds": 22.5, "passes": [9, 9]})
+    assert "NOT AS PROMISED: 10 + 10 (0)" in timing.remark("smooth_grad", many | {"promised_before": [10, 0]})
+
+
+def test_overhead_of_passes_of_the_tail(monkeypatch):
+    """17 passes, 16 of them of the tail, whose price is a hundredth: seconds of 1.2 passes, and no overhead."""
+    time, model, x = Time(), net("relu"), images(1)
+    each = {False: 1.0, True: 0.01}
+    monkeypatch.setattr(
+        timing, "plain", lambda _m, _x, wanted, _l: {p: lambda _, p=p: each[p.tail] * p.images for p in wanted}
+    )
+
+    def method(model, x, target):
+        METHODS["ablation_cam"].fn(model, x, target, layer="layer4")
+        time.now += 1.16
+
+    promised = METHODS["ablation_cam"].cost(K=16)
+    cell = timing.time_method(
+        method, model, x, CLASSES[:1], expected=1, promised=promised, tail=("layer4",), clock=time
+    )
+    assert (cell["passes"], cell["before"]) == ([17, 0], [1, 0])
+    assert cell["overhead"] == pytest.approx(1)
+    assert timing.remark("ablation_cam", cell) == ""
+    assert timing.passes_text(cell["passes"], cell["before"]) == "17 (1) + 0"
 
 
 def test_noise_of_the_machine_cancels():
@@ -164,22 +270,9 @@ def test_noise_of_the_machine_cancels():
     def job(cost):
         return lambda: setattr(time, "now", time.now + cost * next(speed))
 
-    times, around = timing.measure(job(4.0), {("forward", 1): job(2.0)}, 3, time)
+    times, around = measure(job(4.0), {"forward": partial(seconds, job(2.0))}, 3, time)
     assert times == [4, 40, 40]
-    assert [p["forward", 1] for p in around] == [2, 11, 20]
-
-
-def test_rehearsal_runs_the_same_passes():
-    """On the network that costs nothing: the batches of every method are those on a real one."""
-    model, x = net("relu"), images(1)
-    room = timing.sizes(model, x, "layer4")
-    for name in ("integrated_gradients", "score_cam", "ablation_cam", "occlusion", "guided_backprop", "cam", "cameras"):
-        f = partial(METHODS[name].fn, **bound(METHODS[name], model).keywords)
-        passes, own = timing.rehearse(f, x, room, 10)
-        with timing.counting(model, x.shape[2:]) as real:
-            f(model, x, CLASSES[:1])
-        assert passes == real
-        assert own > 0
+    assert [p["forward"] for p in around] == [2, 11, 20]
 
 
 # ---- limits and plans
@@ -187,23 +280,44 @@ def test_rehearsal_runs_the_same_passes():
 
 def test_a_cell_beyond_the_limit_is_not_run():
     cell = {"method": "score_cam", "model": "net", "dtype": "float32", "batch": 1, "promised": [2049, 0]}
+    cell |= {"promised_before": [2049, 0]}
     cell |= {"status": "not run", "remark": "not run: about 110 s expected, limit 10 s", "expected": 110.0}
-    page = timing.tables([cell], [], [], ["saliency"], "")
-    assert "| `score_cam` | 2,049 + 0 promised | | | | | | not run: about 110 s expected, limit 10 s |" in page
-    assert "Not installed: saliency." in page
-    assert not timing.wrong([cell])
-    assert timing.wrong([cell | {"status": MEASURED, "passes": [2048.0, 0.0]}])
+    text = page.tables([cell], [], [], ["saliency"], "")
+    assert "| `score_cam` | 2,049 + 0 promised | | | | | | not run: about 110 s expected, limit 10 s |" in text
+    assert "Not installed: saliency." in text
+    assert not _cells.wrong([cell])
+    done = cell | {"status": MEASURED, "passes": [2049.0, 0.0], "before": [2049.0, 0.0]}
+    assert not _cells.wrong([done])
+    assert _cells.wrong([done | {"passes": [2048.0, 0.0]}])
+    assert _cells.wrong([done | {"before": [1.0, 0.0]}])
+
+
+def test_what_is_expected_is_what_the_declared_passes_cost():
+    model, x = net("relu"), images(2)
+    f = partial(METHODS["ablation_cam"].fn, layer="layer4", chunk=8)
+    call = _cells.Call("ablation_cam", f, METHODS["ablation_cam"].cost(K=16), ("layer4",))
+    rates = _cells.Rates(model, x)
+    seconds = rates.expect(call)
+    known = {price: value for (price, _), value in rates.known.items()}
+    whole, tail = known[Price("forward", 2)], known[Price("forward", 8, tail=True)]
+    assert seconds == pytest.approx(whole + 4 * tail)
+    assert rates.expect(call) == seconds  # measured once
 
 
 def test_a_plan_takes_the_fastest_cell_and_says_what_it_rests_on():
-    base = {"method": "a", "dtype": "float32", "status": MEASURED}
+    base = {"method": "ablation_cam", "dtype": "float32", "status": MEASURED}
     cells = [base | {"batch": 1, "seconds": 2.0}, base | {"batch": 8, "seconds": 8.0, "dtype": "bfloat16"}]
-    cells += [{"method": "b", "dtype": "float32", "batch": 4, "status": "not run", "expected": 40.0}]
-    assert timing.plan(cells, 3600) == [
-        ("b", 10.0, "expected, float32, batch 4"),
-        ("a", 1.0, "measured, bfloat16, batch 8"),
+    cells += [{"method": "grad_cam", "dtype": "float32", "batch": 4, "status": "not run", "expected": 40.0}]
+    assert page.plan(cells, 3600) == [
+        ("grad_cam", 10.0, "expected, float32, batch 4"),
+        ("ablation_cam", 1.0, "measured, bfloat16, batch 8"),
     ]
-    assert "11.000 h  in all" in timing.plan_text(timing.plan(cells, 3600), 3600)
+    lines = [" ".join(line.split()) for line in page.plan_text(page.plan(cells, 3600), 3600).splitlines()]
+    assert lines[1:] == [
+        "10.000 h grad_cam expected, float32, batch 4 forward 1, backward 1 (0)",
+        "1.000 h ablation_cam measured, bfloat16, batch 8 forward 1 + K (1), backward 0",
+        "11.000 h in all",
+    ]
 
 
 def test_counting_does_not_change_what_runs():
@@ -218,28 +332,35 @@ def test_counting_does_not_change_what_runs():
     run = partial(METHODS["ablation_cam"].fn, model, x, CLASSES, layer="layer2", chunk=len(x))
     with Convolutions() as alone:
         run()
-    with Convolutions() as counted, timing.counting(model, x.shape[2:]) as passes:
+    with Convolutions() as counted, counting(model, x.shape[2:]) as passes:
         run()
     assert counted.ran == alone.ran < len(passes) * sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
 
 
 def test_sizes_are_those_of_the_layers_that_are_named():
-    at = partial(timing.sizes, net("relu"), images(), "layer3")
+    at = partial(_prices.sizes, net("relu"), images(), "layer3")
     assert (at()["depth"], at()["channels"]) != (1, at()["K"])
     assert (at(())["depth"], at(())["channels"]) == (1, at()["K"])
 
 
 def test_a_row_names_the_settings_that_are_not_the_default():
     cell = {"method": "fd_cam", "model": "net", "dtype": "float32", "batch": 1, "keywords": {"layer": "layer3"}}
-    cell |= {"status": "not run", "promised": [2049, 1], "remark": "why"}
-    assert timing.rows([cell])[-1] == "| `fd_cam`, layer=layer3 | 2,049 + 1 promised | | | | | | why |"
-    page = timing.tables([], [cell], [], [], "")
-    assert "## Other layers and settings" in page
+    cell |= {"status": "not run", "promised": [2049, 1], "promised_before": [1, 0], "remark": "why"}
+    assert page.rows([cell])[-1] == "| `fd_cam`, layer=layer3 | 2,049 (1) + 1 (0) promised | | | | | | why |"
+    assert "## Other layers and settings" in page.tables([], [cell], [], [], "")
+
+
+def test_the_table_is_in_the_order_of_what_is_promised():
+    """Whole passes first: thousands of the tail may cost less than two of the network."""
+    cells = [{"method": "ablation_cam", "promised": [2049, 0], "promised_before": [1, 0]}]
+    cells += [{"method": "gradient", "promised": [1, 1], "promised_before": [1, 1]}]
+    cells += [{"method": "cam", "promised": [1, 0], "promised_before": [1, 0]}]
+    assert page.ordered(cells) == ["cam", "ablation_cam", "gradient"]
 
 
 def test_the_reader_sees_what_the_table_leaves_open():
     others = {c["method"]: c for c in numbers("timing_cpu")["other_settings"]}
-    assert list(others) == [name for name, _ in timing.OTHER_SETTINGS]
+    assert list(others) == [name for name, _ in _cells.OTHER_SETTINGS]
     for c in others.values():
         assert list(c["passes"]) == list(c["promised"])
         assert c["overhead"] <= timing.MOST or c["remark"], c["method"]
@@ -251,20 +372,20 @@ def test_the_reader_sees_what_the_table_leaves_open():
 def test_agreement_in_closed_form():
     a = torch.tensor([[[[1.0, 2.0, -4.0]]], [[[1.0, 2.0, 3.0]]]])
     b = torch.tensor([[[[1.0, 2.0, -3.0]]], [[[3.0, 2.0, 1.0]]]])
-    assert table_peers.agreement(a[:1], b[:1]) == (0.25, 1.0)
-    assert table_peers.agreement(a, b) == pytest.approx((2 / 3, -1.0))
-    assert table_peers.agreement(a[:1] * 0, a[:1])[0] == 1  # not hidden where ours is zero
-    assert math.isnan(table_peers.agreement(a * 0, a * 0)[1])
+    assert _agreement.agreement(a[:1], b[:1]) == (0.25, 1.0)
+    assert _agreement.agreement(a, b) == pytest.approx((2 / 3, -1.0))
+    assert _agreement.agreement(a[:1] * 0, a[:1])[0] == 1  # not hidden where ours is zero
+    assert math.isnan(_agreement.agreement(a * 0, a * 0)[1])
 
 
 def test_a_comparison_is_the_one_of_the_tests():
-    a, b, tolerance = table_peers.on_small("xgrad_cam", "torchcam", "relu", "layer3")
+    a, b, tolerance = _agreement.on_small("xgrad_cam", "torchcam", "relu", "layer3")
     f = bound(METHODS["xgrad_cam"], net("relu"), layer="layer3")
     assert torch.equal(a, f(net("relu"), images(), CLASSES))
     assert torch.equal(b, references("xgrad_cam")["torchcam"](net("relu"), images(), CLASSES, layer="layer3"))
     assert tolerance == {"rtol": 1e-4, "atol": 1e-6}
-    assert table_peers.within(a, b, tolerance)
-    assert not table_peers.within(a, b + 1e-3 * b.abs().max(), tolerance)
+    assert _agreement.within(a, b, tolerance)
+    assert not _agreement.within(a, b + 1e-3 * b.abs().max(), tolerance)
 
 
 def test_a_claim_without_a_comparison_is_found():
