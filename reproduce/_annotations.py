@@ -1,12 +1,13 @@
-"""ImageNet's validation images and the official files of their boxes, read and matched.
+"""Read ImageNet's validation images and the official files of their boxes, and match them.
 
     images   ILSVRC2012_val_*.JPEG, in one folder or in a folder for each class (n01440764/ ...)
-    boxes    ILSVRC2012_bbox_val_v3: the folder, with an XML file for each image somewhere in it, or the .tgz as it is
+    boxes    ILSVRC2012_bbox_val_v3: the folder with an XML file for each image (also in subfolders), or the .tgz itself
 
-Russakovsky, Deng, Su et al. IJCV 2015. arXiv:1409.0575. Both are at https://image-net.org/download; nothing is fetched.
+Russakovsky, Deng, Su et al. IJCV 2015. arXiv:1409.0575. Both are at https://image-net.org/download; this code downloads
+nothing.
 
-Pixels count from 0, and a tag for rotation in the JPEG is ignored. A box that ends at the image's width or height, one
-past the last pixel, is cut without a word; what lies further out is cut and counted.
+Pixels count from 0. A rotation tag in the JPEG is ignored. A box that ends at the image's width or height, one past the
+last pixel, is clipped silently. A box that goes further outside is clipped and counted.
 """
 
 import re
@@ -23,7 +24,7 @@ SYNSET = re.compile(r"n\d{8}")
 
 
 class Annotation(NamedTuple):
-    """What an XML file says."""
+    """The contents of an XML file."""
 
     size: tuple[int, int]  # of the image: width, height
     objects: tuple[tuple[str, tuple[int, int, int, int]], ...]  # synset; x0 y0 x1 y1 in the image, both ends inside
@@ -31,7 +32,7 @@ class Annotation(NamedTuple):
 
 
 class Item(NamedTuple):
-    """An image with what is known of it."""
+    """An image with its annotation."""
 
     file: Path
     synset: str
@@ -43,8 +44,8 @@ def parse(xml: bytes) -> Annotation:
     """An annotation in ImageNet's form: annotation / size, object / name, object / bndbox / xmin ...
 
     Raises:
-        ValueError: it is no XML, an element is missing or no number, there is no object, or a box is empty or lies
-            outside the image.
+        ValueError: the file is not XML, an element is missing or not a number, there is no object, or a box is empty
+            or outside the image.
     """
     try:
         root = ElementTree.fromstring(xml)
@@ -55,7 +56,7 @@ def parse(xml: bytes) -> Annotation:
     for node in root.iter("object"):
         name = (node.findtext("name") or "").strip()
         if not SYNSET.fullmatch(name):
-            raise ValueError(f"the annotation names the class {name!r}; a synset like n01440764 is wanted")
+            raise ValueError(f"the annotation names the class {name!r}; it must be a synset like n01440764")
         box = x0, y0, x1, y1 = tuple(_number(node, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
         if x0 > x1 or y0 > y1:
             raise ValueError(f"the annotation has an empty box, {x0} {y0} {x1} {y1}")
@@ -69,10 +70,10 @@ def parse(xml: bytes) -> Annotation:
 
 
 def annotations(place: str) -> dict[str, bytes]:
-    """The XML files of a folder (and the folders in it), or of a .tar, .tgz ... as it is: by name without ending.
+    """The XML files of a folder (with its subfolders) or of an archive (.tar, .tgz ...), by name without suffix.
 
     Raises:
-        ValueError: there is no such place, it is no archive, or has no XML file.
+        ValueError: the place does not exist, is not an archive, or has no XML file.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -89,17 +90,17 @@ def annotations(place: str) -> dict[str, bytes]:
     else:
         raise ValueError(f"--boxes: there is no folder or archive {place}")
     if not found:
-        raise ValueError(f"--boxes: {place} has no .xml file; ILSVRC2012_bbox_val_v3 is wanted")
+        raise ValueError(f"--boxes: {place} has no .xml file; it must be ILSVRC2012_bbox_val_v3")
     return found
 
 
 def find(images_at: str, boxes_at: str, limit: int | None = None) -> tuple[list[Item], dict[str, str], int]:
-    """The images that have a sound annotation, why the others are left out, and how many boxes were cut.
+    """The images with a valid annotation, the reasons why others are left out, and the number of clipped boxes.
 
     Args:
         images_at: a folder of images, or of folders named by synset.
         boxes_at: see `annotations`.
-        limit: so many images at most, spread evenly over the sorted names.
+        limit: maximum number of images, spread evenly over the sorted names.
 
     Raises:
         ValueError: there is no image, no annotation, or none for any image.
@@ -110,7 +111,7 @@ def find(images_at: str, boxes_at: str, limit: int | None = None) -> tuple[list[
     folders = [folder, *(d for d in folder.iterdir() if SYNSET.fullmatch(d.name) and d.is_dir())]
     files = sorted(f for d in folders for f in d.iterdir() if f.suffix.lower() in _images.SUFFIXES)
     if not files:
-        raise ValueError(f"--images: {images_at} has no image, nor has a folder in it that is named by a synset")
+        raise ValueError(f"--images: {images_at} has no image, also not in folders in it that are named by a synset")
     if limit is not None and limit < len(files):
         files = [files[k * len(files) // limit] for k in range(limit)]
     known = annotations(boxes_at)
@@ -124,12 +125,12 @@ def find(images_at: str, boxes_at: str, limit: int | None = None) -> tuple[list[
         items.append(item)
         cut += beyond
     if not items:
-        raise ValueError(f"--boxes: none of {len(files)} images has a sound annotation; {first_reason(left_out)}")
+        raise ValueError(f"--boxes: none of {len(files)} images has a valid annotation; {first_reason(left_out)}")
     return items, left_out, cut
 
 
 def first_reason(left_out: Mapping[str, str]) -> str:
-    """Why the first of the images that are left out is left out."""
+    """The reason why the first of the left-out images is left out."""
     return "the first, {}: {}".format(*next(iter(left_out.items())))
 
 
@@ -138,11 +139,11 @@ def _number(node: ElementTree.Element, path: str) -> int:
     try:
         return int(text or "")
     except ValueError:
-        raise ValueError(f"the annotation has {text!r} for {path}; a number of pixels is wanted") from None
+        raise ValueError(f"the annotation has {text!r} for {path}; it must be a number of pixels") from None
 
 
 def _item(file: Path, known: Mapping[str, bytes]) -> tuple[Item, int]:
-    """An image with its annotation, and how many of its boxes were cut."""
+    """An image with its annotation, and the number of its boxes that were clipped."""
     if file.stem not in known:
         raise ValueError(f"there is no annotation {file.stem}.xml")
     found = parse(known[file.stem])

@@ -1,4 +1,4 @@
-"""Boxes drawn on images: of a map at several thresholds, and the true one."""
+"""Boxes drawn on images: the boxes of a map at several thresholds, and the true box."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,7 +24,7 @@ TRUE, BEST, AT_FIXED, OTHER = (255, 213, 0), (213, 0, 50), (86, 180, 233), (150,
 def examples(
     found: DigitsOnTextures, maps: Mapping[str, Tensor], best: Mapping[str, float], fixed: float, *, few: bool
 ) -> Figure:
-    """The sweep on one image, and boxes on three more at one threshold for all and at each row's best.
+    """All thresholds on one image; boxes on three more images at one threshold for all and at each row's best one.
 
     Args:
         found: images with their masks.
@@ -65,14 +65,14 @@ def examples(
             line.append(_display.Panel(picture, below=f"{own:.2f}"))
         several.append(line)
     above = "One image, the threshold τ from low to high. Dark: below the threshold"
-    own = f"More images: one threshold for all (τ = {fixed}) against each method's own best, which stands below"
+    own = f"More images: one threshold for all (τ = {fixed}) against each method's own best (written below)"
     blocks = [
         _display.Block(["Map", *(f"τ = {tau}" for tau in levels)], sweep, [title(name) for name in shown], above),
         _display.Block(["Image", *map(title, best)], several, title=own),
     ]
     legend = (
-        "Yellow: the true box. Red: of all boxes that are found, the one that fits best (in the second block at the "
-        f"best τ for IoU 0.5). Pale blue: that at τ = {fixed}. Thin grey: the other boxes. Below the first block: the "
+        "Yellow: the true box. Red: the best of all boxes that are found (in the second block at the best τ for "
+        f"IoU 0.5). Pale blue: the best box at τ = {fixed}. Thin grey: the other boxes. Below the first block: the "
         "best IoU."
     )
     return _display.grid(blocks, legend)
@@ -120,7 +120,7 @@ def outlined(
     zoom: float,
     width: int = 4,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A copy with the outlines of boxes, given in pixels of an image `zoom` times smaller; both ends inside."""
+    """A copy with the outlines of boxes; boxes are in pixels of an image `zoom` times smaller, both ends inside."""
     rgb = rgb.copy()
     for x0, y0, x1, y1 in boxes:
         left, top, right, bottom = (round(v * zoom) for v in (x0, y0, x1 + 1, y1 + 1))

@@ -1,4 +1,4 @@
-"""What the figures of a cascade share: rows, maps and curves of networks that lose their weights stage by stage."""
+"""Code that the cascade figures share: rows, maps and curves of networks that are randomised stage by stage."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ INIT = {"--init": {"choices": INITS, "default": "permute", "help": "new weights 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the figures of photographs start from."""
+    """The inputs of the figures of photographs."""
 
     loaded: _models.Loaded
     subjects: list[_run.Subject]
@@ -55,7 +55,7 @@ class Setting:
 
 
 def setting(run: _run.Run, seeds: int) -> Setting:
-    """Model, photographs and rows of a run; the expensive methods and the controls once, the others `seeds` times."""
+    """Model, photographs and rows of a run; expensive methods and controls run once, the others `seeds` times."""
     loaded = _run.load(run)
     subjects = _run.subjects(run, loaded)
     x = _images.tensor([s.photo for s in subjects], loaded)
@@ -81,7 +81,7 @@ def bound(
     seeds: Callable[[str], int],
     params: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, tuple[Attribution, int]]:
-    """Rows for `cascade`: methods and controls, with how often each is repeated.
+    """Rows for `cascade`: methods and controls, each with its number of randomisations.
 
     A method that is not defined for the model is noted and left out.
     """
@@ -99,7 +99,7 @@ def tick(run: _run.Run, name: str) -> None:
 
 
 def maps(found: Cascade, photo: _images.Photo, header: Sequence[str], title_: str = "") -> _display.Block:
-    """A row for each method and control: the map at each step; the photograph once."""
+    """A row for each method and control with the map at each step; the photograph is shown once."""
     side = min(len(photo.rgb), 1180 // (1 + len(header)))  # about the dots of a panel, so that a pixel is a dot
     rgb = np.asarray(Image.fromarray(photo.rgb).resize((side, side)))
 
@@ -115,7 +115,7 @@ def maps(found: Cascade, photo: _images.Photo, header: Sequence[str], title_: st
 
 
 def draw(ax: Any, found: Mapping[str, Any], measure: str, heading: str) -> None:  # noqa: ANN401
-    """Curves of all rows of a `summary` with their bands, the logits as a grey area, and the null at the right."""
+    """Curves of all rows of a `summary` with their bands; the logits are a grey area, the null is at the right."""
     at, n = range(len(found["labels"])), len(found["rows"])
     area(ax, found)
     for j, (name, row) in enumerate(found["rows"].items()):
@@ -133,7 +133,7 @@ def draw(ax: Any, found: Mapping[str, Any], measure: str, heading: str) -> None:
 
 
 def area(ax: Any, found: Mapping[str, Any]) -> None:  # noqa: ANN401
-    """How alike the logits are, in grey."""
+    """The similarity of the logits, as a grey area."""
     logits = [max(v["mean"], 0) for v in found["logits"]]
     ax.fill_between(range(len(logits)), 0, logits, color="#e4e4e4", linewidth=0, label="logits of the network")
     ax.axhline(0, color="black", linewidth=0.4)
@@ -153,7 +153,7 @@ def look(name: str) -> tuple[str, str]:
 
 
 def one_scale(axes: Sequence[Any]) -> None:
-    """The same limits for all."""
+    """Give all axes the same limits."""
     low = min(ax.get_ylim()[0] for ax in axes)
     for ax in axes:
         ax.set_ylim(low, 1.05)
@@ -162,13 +162,13 @@ def one_scale(axes: Sequence[Any]) -> None:
 def above(loaded: _models.Loaded, subject: _run.Subject) -> str:
     """The caption of the maps."""
     return (
-        f"{loaded.note}. Maps of {subject.photo.name} for its top class by the trained network, {subject.target_name}; "
-        f"the first randomisation. {_display.SCALE} A map in one colour is nearly the same everywhere."
+        f"{loaded.note}. Maps of {subject.photo.name} for the trained network's top class, {subject.target_name}; "
+        f"the first randomisation. {_display.SCALE} A map in one colour has nearly the same value everywhere."
     )
 
 
 def below(run: _run.Run, found: Cascade, rows: Mapping[str, tuple[Attribution, int]], n: int) -> str:
-    """The caption of the curves: how many, what is drawn, and how many maps had no rank."""
+    """The caption of the curves: the numbers of images and seeds, the marks, and how many maps had no rank."""
     times = max(k for _, k in rows.values())
     few = [
         f"{METHODS[name].title} ({key} {run.methods[name]['params'][key]})"
@@ -176,14 +176,13 @@ def below(run: _run.Run, found: Cascade, rows: Mapping[str, tuple[Attribution, i
         if name in rows
     ]
     return (
-        f"Means over {n} photographs with 95 % bootstrap intervals; weights are thrown away {times} "
-        f"time{'s' * (times > 1)} (init {run.args.init}, seed {run.args.seed} on), once for "
+        f"Means over {n} photographs with 95 % bootstrap intervals. Weights are randomised {times} "
+        f"time{'s' * (times > 1)} (init {run.args.init}, first seed {run.args.seed}), once for "
         f"{', '.join([*few, 'controls'])}. First step: a second run on the trained network. Grey area: rank "
-        "correlation of the logits. Diamonds: maps of different photographs by the trained network; a curve at its "
-        "diamond has kept nothing of the photograph's own map. Spearman is on the map's own grid, SSIM and HOG are "
-        "at the image's resolution. White noise changes at every step, too: to change is not to be faithful."
-        + flat(found)
-        + _run.refusals(run)
+        "correlation of the logits. Diamonds: maps of different photographs by the trained network; where a curve is "
+        "at its diamond, nothing is left of the photograph's own map. Spearman is on the map's own grid, SSIM and HOG "
+        "are at the image's resolution. White noise also changes at every step: a map that changes need not be "
+        "faithful." + flat(found) + _run.refusals(run)
     )
 
 

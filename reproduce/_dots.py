@@ -1,4 +1,4 @@
-"""Dot plots: a line for each method and control, a mean and its 95 % interval on it."""
+"""Dot plots: a line for each method and control, with a mean and its 95 % interval."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from sanity_checks._controls import CONTROLS
 
 
 def controls(seed: int, names: Sequence[str] = tuple(CONTROLS)) -> dict[str, Attribution]:
-    """Maps that know nothing of a network, by name."""
+    """Maps that do not use a network, by name."""
     return {name: CONTROLS[name][1](seed) for name in names}
 
 
 def title(name: str) -> str:
-    """A row's name as it stands in the picture."""
+    """A row's name in the picture."""
     return METHODS[name].title if name in METHODS else CONTROLS[name][0]
 
 
@@ -39,11 +39,11 @@ def dots(
     """A mean and its interval for each row, from the top down; controls in grey.
 
     Args:
-        ax: axes, without anything on their y axis.
+        ax: axes with an empty y axis.
         rows: name -> mean, low, high.
         shift: downwards, in rows.
         colour: of methods.
-        names: what stands at the left; None: `title`.
+        names: the labels at the left; None: `title`.
         look: keywords of `Axes.plot` for the mean.
     """
     look = {"markersize": 3.5, "linestyle": "none"} | look
@@ -56,6 +56,6 @@ def dots(
 
 
 def legend(figure: Any, ax: Any, **options: Any) -> None:  # noqa: ANN401
-    """What the marks of `ax` mean, in a line above all axes, from last drawn to first."""
+    """The legend of the marks of `ax`, in a line above all axes, from the last drawn to the first."""
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(labels), **options)

@@ -1,9 +1,9 @@
-"""ImageNet's validation images with their boxes (from `_annotations`), as a bench for checks of localisation.
+"""ImageNet's validation images with their boxes (from `_annotations`), as a bench for localisation checks.
 
-Every image is explained for its own class, from the annotation, whatever the model says. By default the whole image is
-resized to the model's input, as in weakly supervised localisation (Choe et al., CVPR 2020, arXiv:2001.07437); with
-`crop` it is prepared as for classification and what the crop cuts off is cut off the boxes. Boxes go from the image to
-the input as in the authors' code: x -> floor(x * scale), for the first and the last pixel.
+Every image is explained for its own class from the annotation, not for the class that the model predicts. By default
+the whole image is resized to the model's input, as in weakly supervised localisation (Choe et al., CVPR 2020,
+arXiv:2001.07437). With `crop` it is prepared as for classification, and the boxes are clipped to the crop. Box
+coordinates in the input are computed as in the authors' code: x -> floor(x * scale), for the first and the last pixel.
 """
 
 import hashlib
@@ -32,15 +32,15 @@ ALONE = World()
 def readable(
     items: Sequence[Item], *, workers: int = 0, world: World = ALONE
 ) -> tuple[dict[Item, str], dict[str, str]]:
-    """The items whose image can be read and has the annotation's size, with the hashes of their files; why not others.
+    """Items whose image is readable and has the annotation's size, with file hashes; and why the others are left out.
 
     Args:
         items: from `_annotations.find`.
-        workers: processes that try them.
+        workers: processes that try to read them.
         world: each rank tries its share.
 
     Raises:
-        ValueError: not one can be read.
+        ValueError: no image can be read.
     """
     found: list[tuple[str, str]] = []
     for part in world.gather(list(ahead(_try, world.share(items), workers))):
@@ -55,13 +55,13 @@ def readable(
 def frame(
     size: tuple[int, int], boxes: Sequence[Sequence[int]], prep: Preprocessing, *, crop: bool = False
 ) -> Int[np.ndarray, "m 4"]:
-    """Boxes of an image in the model's input; those that the crop cuts off altogether are left out.
+    """Boxes of an image in the model's input; boxes that are completely outside the crop are left out.
 
     Args:
         size: of the image, width and height.
         boxes: x0 y0 x1 y1 in pixels, both ends inside.
         prep: of the model.
-        crop: whether the image is cropped to its centre, or resized as a whole.
+        crop: crop the image to its centre; otherwise resize the whole image.
     """
     height, width = prep.size
     resized, left, top = (width, height), 0, 0
@@ -77,10 +77,10 @@ def frame(
 
 
 def picture(item: Item, prep: Preprocessing, *, crop: bool = False) -> UInt8[np.ndarray, "H W 3"]:
-    """The image as the model gets it, before it is normalised.
+    """The model's input image before normalisation.
 
     Raises:
-        ValueError: it cannot be read, or does not have the size that the annotation says.
+        ValueError: it cannot be read, or its size is not the size in the annotation.
     """
     image, (height, width) = _open(item), prep.size
     if crop:
@@ -89,7 +89,7 @@ def picture(item: Item, prep: Preprocessing, *, crop: bool = False) -> UInt8[np.
 
 
 def covered(boxes: Int[np.ndarray, "m 4"], size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
-    """The pixels that lie in one of the boxes."""
+    """The pixels that are inside at least one of the boxes."""
     mask = np.zeros(size, dtype=bool)
     for x0, y0, x1, y1 in boxes:
         mask[y0 : y1 + 1, x0 : x1 + 1] = True
@@ -100,7 +100,7 @@ def classes(model: nn.Module) -> dict[str, int]:
     """The model's classes by synset.
 
     Raises:
-        ValueError: they are not known: the model was not trained on ImageNet.
+        ValueError: the classes are not known: the model was not trained on ImageNet.
     """
     subset = infer_imagenet_subset(model)
     if subset is None:
@@ -112,7 +112,7 @@ def classes(model: nn.Module) -> dict[str, int]:
 def bench(loaded: Loaded, found: Mapping[Item, str], chunk: int, *, crop: bool = False) -> Bench:
     """The model on images with boxes, each explained for its own class.
 
-    With x, target and mask (the union of the boxes) it gives `boxes`, m 4 for each image, for `wsol`.
+    In addition to x, target and mask (the union of the boxes) it gives `boxes` for `wsol`: m 4 for each image.
 
     Args:
         loaded: the model.
@@ -127,7 +127,7 @@ def bench(loaded: Loaded, found: Mapping[Item, str], chunk: int, *, crop: bool =
     unknown = sorted({item.synset for item in items} - set(index))
     if unknown:
         raise ValueError(
-            f"--model: {loaded.tag} has no class {unknown[0]}, nor {len(unknown) - 1} others of the images"
+            f"--model: {loaded.tag} has no class {unknown[0]}, and {len(unknown) - 1} other classes are missing"
         )
 
     def read(first: int, end: int) -> tuple[int, list[np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Two photographs side by side: how much of the map of a class lies on its half of the picture."""
+"""Two photographs side by side: how much of the map of a class lies in the half of this class."""
 
 import itertools
 from collections.abc import Iterator
@@ -32,16 +32,16 @@ class Pairs(NamedTuple):
 
 
 def names(run: _run.Run) -> str:
-    """The photographs of which pairs are made, as --images has them."""
+    """The photographs that form the pairs, in the form of --images."""
     return QUICK_PHOTOS if run.args.quick else PHOTOS
 
 
 def side_by_side(run: _run.Run, loaded: Loaded) -> Pairs:
-    """All pairs of the photographs, each with the classes that its two photographs have alone."""
+    """All pairs of the photographs, each with the top classes of its two photographs alone."""
     photos = _images.load(names(run), loaded.preprocessing)
     top = [c for c, *_ in _models.predict(loaded, _images.tensor(photos, loaded))]
     run.inputs |= {p.name: p for p in photos}
-    order = [pair[:: (-1) ** k] for k, pair in enumerate(itertools.combinations(range(len(photos)), 2))]  # sides differ
+    order = [pair[:: (-1) ** k] for k, pair in enumerate(itertools.combinations(range(len(photos)), 2))]  # sides vary
     pictures = [joined(photos[i], photos[j]) for i, j in order]
     classes = torch.tensor([(top[i], top[j]) for i, j in order], device=loaded.device)
     return Pairs(pictures, _images.tensor(pictures, loaded), classes)
@@ -55,7 +55,7 @@ def joined(a: Photo, b: Photo) -> Photo:
 
 
 def share(run: _run.Run, maps: Float[Tensor, "B K h w"], like: Tensor, side: int) -> Float[Tensor, " B"]:
-    """The part of the positive mass that lies in the left (0) or right (1) half of images like `like`."""
+    """The share of the positive mass in the left (0) or right (1) half of images with the size of `like`."""
     width = like.shape[-1]
     own = (torch.arange(width, device=maps.device) >= width // 2) == bool(side)  # W
     own = own.expand(len(maps), like.shape[-2], width)
@@ -65,7 +65,7 @@ def share(run: _run.Run, maps: Float[Tensor, "B K h w"], like: Tensor, side: int
 def both_classes(
     run: _run.Run, model: nn.Module, pairs: Pairs, of: Attribution
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Float[Tensor, "B 2"]]]:
-    """Batch by batch: the images, the maps of the left and of the right class, the share of each in its own half."""
+    """Per batch: the images, the maps of the left and of the right class, and the share of each in its own half."""
     for k in range(0, len(pairs.x), BATCH):
         x, classes = pairs.x[k : k + BATCH], pairs.classes[k : k + BATCH]
         left, right = (explain(of, model, x, classes[:, side]) for side in (0, 1))
@@ -73,7 +73,7 @@ def both_classes(
 
 
 def measure(run: _run.Run, model: nn.Module, pairs: Pairs, of: Attribution) -> dict[str, Any]:
-    """For each pair: the share of both classes in their own halves, and how alike the maps of the two are."""
+    """For each pair: the share of both classes in their own halves, and the rank correlation of the two maps."""
     shares, alike = [], []
     for x, left, right, both in both_classes(run, model, pairs, of):
         shares.append(both)

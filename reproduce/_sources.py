@@ -1,4 +1,4 @@
-"""What an output was made from, as hashes of code: so that `all.py` can tell whether it is up to date.
+"""Hashes of the code that made an output, so that `all.py` can check whether the output is up to date.
 
 Comments, docstrings and the order of blank lines do not count. Standard library only.
 """
@@ -27,16 +27,16 @@ PLUMBING = {
 
 
 def sources(script: Path, methods: Iterable[str] = (), checks: Iterable[str] = ()) -> dict[str, str]:
-    """Hashes of the script, of the methods and checks that it used, and of all that these import: by path.
+    """Hashes of the script, of the methods and checks that it used, and of everything they import; by path.
 
     Args:
         script: a file of reproduce/.
-        methods: names in methods/ that the script reached through the registry.
-        checks: names in sanity_checks/, likewise.
+        methods: names in methods/ that the script used through the registry.
+        checks: names in sanity_checks/ that it used in the same way.
 
     Returns:
-        Paths from the repository's root with sha256 of the code; a file that is gone has the hash "". For a script that
-        goes through all methods, "methods/*.py" has the hash of their names.
+        Paths from the repository's root with the sha256 of the code; a missing file has the hash "". For a script that
+        runs over all methods, "methods/*.py" has the hash of their names.
     """
     queue = [script, *(ROOT / f"methods/{m}.py" for m in methods), *(ROOT / f"sanity_checks/{c}.py" for c in checks)]
     found: dict[str, str] = {}
@@ -72,6 +72,6 @@ def _read(file: Path) -> tuple[str, list[Path]]:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of this repository; packages are not followed: they import every flat file."""
+    """The file of a module of this repository; packages are not followed, because they import every file in them."""
     files = (place / f"{module.replace('.', '/')}.py" for place in PLACES)
     return next((f for f in files if f.is_file()), None)

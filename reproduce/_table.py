@@ -1,7 +1,8 @@
-"""Tables of methods x checks: what table_faithfulness.py and table_localization.py share.
+"""Tables of methods x checks: the code that table_faithfulness.py and table_localization.py share.
 
-Every result is a file, so a run that was killed goes on where it was, and `torchrun --nproc-per-node=N` shares the
-work, by shards of images and by methods. All ranks must reach the folder of the parts.
+Every result is stored in a file, so a run that was killed continues from there when it is started again.
+`torchrun --nproc-per-node=N` divides the work by shards of images and by methods. All ranks need access to the folder
+of the result files.
 """
 
 import sys
@@ -37,13 +38,13 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
-FEWER: Mapping[str, Mapping[str, Any]] = {  # on the digits
+FEWER: Mapping[str, Mapping[str, Any]] = {  # fewer steps, on the digits
     "xrai": {"steps": 50},
     "guided_ig": {"steps": 50},
     "ss_cam": {"samples": 4},
     "cameras": {"steps": 4, "stride": 8},
 }
-ENOUGH = 5  # images, for an interval to call anything sure
+ENOUGH = 5  # so many images are needed before an interval counts as certain
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Column:
 
 
 def rows(given: str | None, default: Sequence[str], *, quick: bool) -> list[Row]:
-    """The methods of --methods, or `default`, then the controls.
+    """The methods of --methods or of `default`, then the controls.
 
     Raises:
         ValueError: there is no such method.
@@ -72,7 +73,7 @@ def digits(r: Run, net: str, n: int) -> Bench:
 
 
 def for_digits(row: Row) -> Row:
-    """A row for images of 32 pixels: large batches, which change no map, and fewer steps where a method is slow."""
+    """A row for images of 32 pixels: large batches (they change no map), and fewer steps if a method is slow."""
     params = METHODS[row.key].params if row.key in METHODS else {}
     keywords = {"chunk": 512} if "chunk" in params else {}
     return replace(row, keywords=keywords | dict(FEWER.get(row.key, {})) | dict(row.keywords))
@@ -81,11 +82,11 @@ def for_digits(row: Row) -> Row:
 def measure(
     r: Run, here: World, rows: Sequence[Row], checks: Mapping[str, Mapping[str, Any]], bench: Bench
 ) -> Iterator[tuple[tuple[str, str], Part]]:
-    """Every check of every row; the first rank yields ((row, check), all its images) one by one, the others nothing.
+    """Run every check of every row. The first rank yields ((row, check), result of all images); the others nothing.
 
     Args:
         r: the run; its sidecar will name the checks and methods.
-        here: which rank this is.
+        here: this rank.
         rows: methods and controls.
         checks: name -> keywords.
         bench: network and images.
@@ -98,7 +99,7 @@ def measure(
     for unit in run(mine, folder, workers=r.args.workers):
         r.bar.set_postfix_str(unit.label)
         r.bar.update()
-    here.gather(None)  # all parts are there
+    here.gather(None)  # now all parts exist
     if here.rank > 0:
         return
     for name, keywords in checks.items():
@@ -109,14 +110,12 @@ def measure(
     expected = len(bench.shards(r.args.shard))
     for pair, count, part in collect(units, folder):
         if count < expected:
-            sys.exit(
-                f"{r.script}: {expected - count} parts of {pair} are not in {folder.path}: is it shared by all ranks?"
-            )
+            sys.exit(f"{r.script}: {expected - count} parts of {pair} are not in {folder.path}: do all ranks share it?")
         yield pair, part
 
 
 def numbers(column: Column, part: Part) -> dict[str, Any]:
-    """A cell: mean over images, 95 % bootstrap interval, n; `gain` over noise as smooth as the maps, > 0 is better."""
+    """A cell: mean over images, 95 % bootstrap interval, n; `gain` over equally smooth noise, where > 0 is better."""
     if part.result is None:
         return {"refused": part.refused}
     values = part.result.column(column.value)
@@ -129,12 +128,12 @@ def numbers(column: Column, part: Part) -> dict[str, Any]:
 
 
 def fewer() -> str:
-    """For the caption: which methods take fewer steps on the digits."""
+    """For the caption: the methods that take fewer steps on the digits."""
     return ", ".join(f"{METHODS[m].title} ({', '.join(f'{k} = {v}' for k, v in p.items())})" for m, p in FEWER.items())
 
 
 def chunk(r: Run, loaded: Loaded) -> int:
-    """Images per forward pass: --chunk, or what suits the device."""
+    """Images per forward pass: --chunk, or a value that fits the device."""
     return r.args.chunk or (8 if loaded.device.type == "cpu" else 128)
 
 
@@ -145,7 +144,7 @@ def described(
     rows: Sequence[Row],
     cells: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """What a table says of one bench: n, columns, cells, refused rows, which the run notes, and `lines` of Markdown."""
+    """The table of one bench: n, columns, cells, refused rows (the run notes them), and `lines` of Markdown."""
     refused = refusals(rows, cells)
     r.refused |= {f"{label}, {bench.name}": why for label, why in refused.items()}
     return {
@@ -158,7 +157,7 @@ def described(
 
 
 def refusals(rows: Sequence[Row], cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
-    """Rows without a single number, by label, and why."""
+    """The reason for each row that has no number at all, by label."""
     why = {row.label: [cell.get("refused", "") for cell in cells[row.key].values()] for row in rows}
     return {label: reasons[0] for label, reasons in why.items() if all(reasons)}
 
@@ -166,7 +165,7 @@ def refusals(rows: Sequence[Row], cells: Mapping[str, Mapping[str, Mapping[str, 
 def markdown(
     columns: Sequence[Column], rows: Sequence[Row], cells: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> list[str]:
-    """Lines of a table: families of methods, then the controls; rows without a number are left out.
+    """Lines of a table: families of methods, then the controls; rows that have no number at all are left out.
 
     Args:
         columns: of the table.

@@ -1,14 +1,14 @@
-"""Every figure and every table: makes what is missing or out of date, and says what it did.
+"""Make every figure and every table that is missing or out of date, and print what was made.
 
     python reproduce/all.py                      # into figures/; about an hour on two cores if nothing is there
     python reproduce/all.py --quick --jobs 2     # small versions into a temporary folder, a few minutes
-    python reproduce/all.py --check              # only says what is out of date; exits 1 if anything is
+    python reproduce/all.py --check              # only prints what is out of date; exits 1 if anything is
     python reproduce/all.py --only fig_cam,table_peers --force
 
-An output is up to date when its sidecar says that it was made by the same code (of the script, the methods, the checks
-and what they import; comments do not count) with the same arguments, weights and versions of torch and timm, and the
-files are what the sidecar says. Exits 1 if anything failed. Further arguments (--model, --images, --device, --seed ...)
-go to every script; those with networks and images of their own say that they do not use --model and --images.
+An output is up to date if its sidecar lists the same code (of the script, the methods, the checks and their imports;
+comments do not count), the same arguments, weights and versions of torch and timm, and the hashes of the present
+files. Exits 1 if anything failed. Other arguments (--model, --images, --device, --seed ...) are passed to every script;
+scripts with their own networks and images print that they do not use --model and --images.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from sanity_checks._provenance import shortened
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = {file.stem: file for kind in ("fig", "table") for file in sorted(HERE.glob(f"{kind}_*.py"))}
-ALONE = ("table_timing",)  # measures time: runs when all else is done
+ALONE = ("table_timing",)  # measures time: runs after all others
 VERSIONS = ("torch", "timm")
 
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def stale(name: str, words: Sequence[str], out: Path) -> str:
-    """Why a script has to run with these arguments: "" if what it would write is in `out` already."""
+    """The reason why a script must run with these arguments; "" if its outputs are already in `out`."""
     reasons = []
     for sidecar in sorted(out.glob("*.json")):
         try:
@@ -84,10 +84,10 @@ def stale(name: str, words: Sequence[str], out: Path) -> str:
 
 
 def make(names: Sequence[str], words: Sequence[str], jobs: int) -> tuple[dict[str, str], list[str]]:
-    """Run scripts, `jobs` at once; those that measure time come last, alone.
+    """Run scripts, `jobs` at once; scripts that measure time run last, one at a time.
 
     Returns:
-        Those that failed, with the end of what they printed, and those that were interrupted.
+        The failed scripts with the end of their output, and the interrupted scripts.
     """
     together = [name for name in names if name not in ALONE]
     failed: dict[str, str] = {}
@@ -139,7 +139,7 @@ def _end(stop: threading.Event, running: dict[str, Any]) -> None:
 
 
 def _differs(facts: dict[str, Any], then: list[str], name: str, words: Sequence[str], out: Path) -> str:
-    """What is not as the sidecar says; "" if all is."""
+    """The first difference from the sidecar; "" if there is none."""
     for file, sha256 in facts.get("outputs", {"": ""}).items():
         path = out / file
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
@@ -170,7 +170,7 @@ def _differs(facts: dict[str, Any], then: list[str], name: str, words: Sequence[
 
 @functools.cache
 def _weights(asked: str | None, weights: str, weights_dir: str | None, seed: int) -> str:
-    """Hash of the weights that a script would load now."""
+    """The hash of the weights that a script would load now."""
     try:
         return _models.load(asked, weights=weights, weights_dir=weights_dir, seed=seed).weights_sha256
     except (ValueError, FileNotFoundError):
@@ -178,7 +178,7 @@ def _weights(asked: str | None, weights: str, weights_dir: str | None, seed: int
 
 
 def _without_out(words: Sequence[str]) -> list[str]:
-    """Arguments but --out."""
+    """All arguments except --out."""
     kept = [w for w in words if not w.startswith("--out=")]
     if "--out" in kept:
         i = kept.index("--out")
@@ -190,8 +190,8 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--only", metavar="A,B", help="names of scripts; default: all")
-    add("--force", action="store_true", help="also what is up to date")
-    add("--check", action="store_true", help="makes nothing")
+    add("--force", action="store_true", help="make also what is up to date")
+    add("--check", action="store_true", help="make nothing")
     add("--quick", action="store_true", help="small versions, for a test")
     add("--jobs", type=int, default=1, metavar="N", help="scripts at once (default: %(default)s)")
     add("--out", metavar="FOLDER", help="default: figures/ of the repository; under --quick a temporary folder")

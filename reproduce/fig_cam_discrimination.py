@@ -1,15 +1,15 @@
-"""Two classes in one photograph: which methods show the one that is asked for, and which show both.
+"""Two classes in one photograph: which methods show only the explained class, and which show both.
 
 Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra. Grad-CAM. ICCV 2017. arXiv:1610.02391, form of figure 1.
 
 The reader should see: Grad-CAM and its relatives put about nine tenths of their mass on the half of the picture with
-the class that is explained, while guided backpropagation draws nearly the same map for both classes.
+the explained class. Guided backpropagation draws nearly the same map for both classes.
 
-Settings that differ from the paper: two photographs side by side in place of its cat and dog, so that the halves are
-ground truth; another network; and numbers, which the paper's figure does not have: the share of the map's positive part
-in the half of its class. They are taken from all pairs of six photographs that the network recognises. A map that does
-not look at the class has a mean share of exactly one half over the two classes, whatever it shows. A 7 x 7 map has a
-column of cells over the seam: one that fills its half and that column evenly gets 0.875.
+Settings that differ from the paper: two photographs side by side replace its cat and dog, so the halves are the ground
+truth. The network is another one. The paper's figure has no numbers; here the number is the share of the map's positive
+part in the half of its class, measured on all pairs of six photographs that the network recognises. A map that does not
+depend on the class has a mean share of exactly one half over the two classes. A 7 x 7 map has a column of cells across
+the border of the halves: a map that fills its half and this column evenly gets 0.875.
 """
 
 import sys
@@ -40,9 +40,7 @@ def main() -> None:
     loaded = _run.load(run)
     rows = _run.subjects(run, loaded)
     if not all(r.photo.parts for r in rows):
-        sys.exit(
-            f"{run.script}: --images must name composites, whose halves are known: {', '.join(_images.COMPOSITES)}"
-        )
+        sys.exit(f"{run.script}: --images must name composites with known halves: {', '.join(_images.COMPOSITES)}")
     settings = ORDER | (QUICK if run.args.quick else {})
     pairs = side_by_side(run, loaded)
     run.bar.reset(total=2 * len(settings) + len(CONTROLS))
@@ -51,7 +49,7 @@ def main() -> None:
     for name, params in settings.items():
         columns.append(_run.explain(run, loaded, name, rows, **params))
         panels = [panel for panel in columns[-1] if panel]
-        if panels:  # else the method is not defined for the model
+        if panels:  # otherwise the method is not defined for the model
             maps = [p.a[None, None] for p in panels if p.a is not None]
             shown[name] = [float(share(run, a, pairs.x, i % 2)) for i, a in enumerate(maps)]
             columns[-1] = [replace(p, below=f"{s:.2f} in its half") for p, s in zip(panels, shown[name], strict=True)]
@@ -65,18 +63,19 @@ def main() -> None:
 
     windows = [f"{METHODS[name].title} {p['size']} px, stride {p['stride']}" for name, p in settings.items() if p]
     above = (
-        f"{loaded.note}. One picture, explained for the top class of each of its two photographs, named at the "
-        "left. Below the photograph: the top class of the whole and its probability. Below a map: the share of its "
-        f"positive part in the half of the class that is explained. {', '.join(windows)}. {_display.SCALE}"
+        f"{loaded.note}. One picture, explained for the top class of each of its two photographs; the class is named "
+        "at the left. Below the photograph: the top class of the whole picture and its probability. Below a map: the "
+        f"share of its positive part in the half of the explained class. {', '.join(windows)}. {_display.SCALE}"
         + _run.refusals(run, "cell left empty")
     )
     below = (
-        f"Left: that share in all {len(pairs.photos)} pairs of the photographs "
-        f"{names(run).replace(',', ', ')}, each explained for the top class of both "
-        "halves. Small: the mean of the two classes of one pair. Large: the mean over pairs with its 95 % bootstrap "
-        "interval (pairs share photographs: it is somewhat too short). A map that is the same for both classes has "
-        "exactly 0.5. Right: Spearman's correlation of |a| between the maps of the two classes, at the map's own "
-        "resolution; 1 is the same map. Grey: controls that see no network; noise is drawn anew for each class, seed "
+        f"Left: this share in all {len(pairs.photos)} pairs of the photographs "
+        f"{names(run).replace(',', ', ')}. Each pair is explained for the top classes of both "
+        "halves. Small dots: the mean of the two classes of one pair. Large dots: the mean over pairs with its 95 % "
+        "bootstrap interval (it is somewhat too short, because pairs share photographs). A map that is the same for "
+        "both classes has exactly 0.5. Right: Spearman's correlation of |a| between the maps of the two classes, at "
+        "the map's own resolution; 1: the maps are the same. Grey: controls that do not use the network; noise is "
+        "drawn again for each class, seed "
         f"{run.args.seed}."
     )
     header = ["Photograph", *(METHODS[name].title for name in settings)]
@@ -85,7 +84,7 @@ def main() -> None:
 
 
 def dots(found: dict[str, dict[str, Any]], caption: str) -> Figure:
-    """A line for each method and control: every pair, the mean and its interval; share at the left, likeness right."""
+    """A line per method and control: all pairs, mean and interval; left the share, right the rank correlation."""
     blind = {title for title, _ in CONTROLS.values()}
     with _display.style():
         figure, axes = _plot.chart(1, 2, caption, height=0.5 + 0.16 * len(found), sharey=True)

@@ -1,15 +1,15 @@
-"""Does the map change with the class that is explained? The random logit test, beside the randomised head.
+"""Does the map change with the explained class? The random logit test, compared with a randomised head.
 
 Sixt, Granz, Landgraf. When Explanations Lie. ICML 2020. arXiv:1912.09818, section 5, form of its box plot of SSIM.
 
-The reader should see: maps of guided backpropagation and DeconvNet stay the same when another class is explained, as
-those of Eigen-CAM do, which takes no class; maps of the gradient, Grad-CAM and HiResCAM change.
+The reader should see: maps of guided backpropagation and DeconvNet stay the same when another class is explained. So do
+maps of Eigen-CAM, which takes no class. Maps of the gradient, Grad-CAM and HiResCAM change.
 
-Settings that differ from the paper: another network, seven photographs in place of 200, ten random classes for each
-in place of one, and methods of this repository (the paper's are mostly variants of relevance propagation). Beside its
-SSIM there is the rank correlation, at the map's own resolution. Throwing away the weights of the last layer alone makes
-every class a random one: the two tests must agree, and both are drawn.
-SSIM of coarse maps is high whatever they show, as the smooth noise tells; rank correlation does not have this fault.
+Settings that differ from the paper: another network, seven photographs instead of 200, ten random classes for each
+photograph instead of one, and methods of this repository (the paper's are mostly variants of relevance propagation).
+The figure shows the paper's SSIM and also the rank correlation at the map's own resolution. Randomising the weights of
+the last layer alone makes every class a random one: the two tests must agree, and both are drawn.
+SSIM of coarse maps is high whatever they show, as the smooth noise proves; rank correlation does not have this problem.
 """
 
 from dataclasses import asdict
@@ -75,13 +75,13 @@ def main() -> None:
 
     n = len(x)
     caption = (
-        f"{loaded.note}. {n} photographs, explained for their top class and for {classes} random other classes: "
-        "similarity of the two maps, averaged over the classes, a dot per photograph; boxes from quartile to quartile, "
-        "the thick line is the median. 1: the map does not depend on the class. Left: the larger of the SSIM with the "
-        "map and with its negative, uniform 5 x 5 window, at the resolution of the image; that of coarse maps is high "
-        "whatever they show, see the smooth noise. Right: at the map's own resolution. Diamonds: the mean when the "
-        f"weights of the last layer alone are permuted ({seeds} draws, the same for all photographs). Bars: between "
-        "maps of different photographs. Grey: controls that see no network; noise is drawn anew. "
+        f"{loaded.note}. {n} photographs, explained for their top class and for {classes} random other classes. "
+        "Dots: similarity of the two maps, averaged over the classes, one dot per photograph. Boxes: from quartile to "
+        "quartile; the thick line is the median. 1: the map does not depend on the class. Left: SSIM with the map or "
+        "with its negative, whichever is larger; uniform 5 x 5 window, at the resolution of the image. SSIM of coarse "
+        "maps is high whatever they show, see the smooth noise. Right: at the map's own resolution. Diamonds: the mean "
+        f"when only the weights of the last layer are permuted ({seeds} draws, the same for all photographs). Bars: "
+        "between maps of different photographs. Grey: controls that do not use the network; noise is drawn again. "
         f"Seed {run.args.seed}." + _run.refusals(run)
     )
     _run.save(run, boxes(found, caption, _run.banner(run)), caption)
@@ -100,7 +100,7 @@ def measure(
 
     Returns:
         spearman, ssim, signed: of the maps of random classes. runner_up: of the next class. null: of the maps of
-        different photographs. ceiling: of two runs. head: spearman on networks whose last layer is permuted.
+        different photographs. ceiling: of two runs. head: spearman on networks with a permuted last layer.
     """
     seed = run.args.seed
     result = _run.score(run, "random_logit", model, x, target, of, classes=classes, seed=seed)

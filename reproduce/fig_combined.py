@@ -1,4 +1,4 @@
-"""Gradient-type maps x class activation maps: each cell is the product of its row and its column."""
+"""Gradient maps x class activation maps: each cell is the product of its row and its column."""
 
 from functools import partial
 from typing import Any
@@ -36,10 +36,10 @@ def main() -> None:
     header = ["Photograph", *(METHODS[cam].title for cam in cams)]
     block = _display.Block(header, grid, [rows[0].target_name, *(METHODS[name].title for name in of)])
     caption = (
-        f"{loaded.note}. Explained: {rows[0].target_name}. First row: class activation maps at the last layer, tinting "
-        "the photograph. First column: maps of pixels, on white. Every other cell is the product of its row and its "
+        f"{loaded.note}. Explained: {rows[0].target_name}. First row: class activation maps at the last layer, drawn "
+        "over the photograph. First column: pixel maps, on white. Every other cell is the product of its row and its "
         "column (combine); guided backpropagation x Grad-CAM is Guided Grad-CAM. Below the photograph: its top class "
-        f"and probability. {_display.SCALE} Maps of pixels are summed over the colour channels."
+        f"and probability. {_display.SCALE} Pixel maps are summed over the colour channels."
         + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _display.grid([block], caption, _run.banner(run)), caption)

@@ -18,7 +18,7 @@ ORDER = [
     "full_grad",
 ]
 FAMILIES = {"gradient", "path", "backprop-rule"}
-COLUMNS = 6  # methods side by side; the others follow below
+COLUMNS = 6  # methods in one row; the others follow below
 
 
 def main() -> None:
@@ -39,9 +39,9 @@ def main() -> None:
         for bank in (names[i : i + COLUMNS] for i in range(0, len(names), COLUMNS))
     ]
     caption = (
-        f"{loaded.note}. Below each photograph: its top class and probability; that class is explained. "
-        f"{_display.SCALE} Maps of pixels are summed over the colour channels and drawn on white; others tint "
-        "the photograph." + _run.refusals(run, "cell left empty")
+        f"{loaded.note}. Below each photograph: its top class and probability; this class is explained. "
+        f"{_display.SCALE} Pixel maps are summed over the colour channels and drawn on white; other maps are drawn "
+        "over the photograph." + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _display.grid(blocks, caption, _run.banner(run)), caption)
 

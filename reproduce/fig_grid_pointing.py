@@ -1,14 +1,14 @@
-"""Four photographs in one mosaic: how much of the map of a class lies on the photograph that shows it?
+"""Four photographs in one mosaic: how much of the map of a class lies on the photograph of this class?
 
 Boehle, Fritz, Schiele: Convolutional Dynamic Alignment Networks. CVPR 2021. arXiv:2104.00032, and Rao, Boehle, Schiele:
 Towards Better Understanding Attribution Methods. CVPR 2022. arXiv:2205.10435 (form of their figures of the localisation
 metric: a mosaic with maps, and box plots against chance).
-The reader should see: Grad-CAM puts most of its positive mass on the right photograph, wherever it lies; maps of
-pixels, and those that add up only what speaks for a class (LayerCAM, Grad-CAM++), not even half.
+The reader should see: Grad-CAM puts most of its positive mass on the correct photograph in every position. Pixel maps,
+and maps that add up only the evidence for a class (LayerCAM, Grad-CAM++), put less than half there.
 
 Differs from the papers: one set of four packaged photographs in all 24 arrangements (--arrangements) instead of 500
-mosaics; photographs need no probability of 0.99. The medians beside ours were read off a figure by eye, of mosaics of
-3 x 3 and of B-cos networks: compare each with its own chance.
+mosaics. Photographs need no probability of 0.99. The published medians next to ours were read off a figure by eye; they
+are of 3 x 3 mosaics and of B-cos networks. Compare each median with its own chance level.
 """
 
 import sys
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def arrangements(cells: int) -> list[tuple[int, ...]]:
-    """All orders of the photographs; each run of `cells` of them brings each photograph into each cell once."""
+    """All orders of the photographs; in each group of `cells` orders, each photograph is in each cell once."""
     return [
         tuple((0, *rest)[(k + shift) % cells] for k in range(cells))
         for rest in permutations(range(1, cells))
@@ -107,7 +107,7 @@ def arrangements(cells: int) -> list[tuple[int, ...]]:
 
 
 def keeping(of: Attribution, kept: list[Tensor], run: _run.Run) -> Attribution:
-    """The method; its first maps stay in `kept`."""
+    """The method; its first maps are stored in `kept`."""
 
     def keep(model: nn.Module, x: Tensor, target: Target) -> Tensor:
         a = of(model, x, target)
@@ -129,7 +129,7 @@ def share(
 
 
 def grid(rows: Sequence[_run.Subject], maps: dict[str, Tensor], order: tuple[int, ...]) -> Figure:
-    """The mosaic and, for the class of each cell, the maps of it; the cell is in a box."""
+    """The mosaic, and the maps for the class of each cell; a box marks the cell."""
     cells = [rows[i].photo.rgb for i in order]
     rgb = np.concatenate([np.concatenate(cells[k : k + N], axis=1) for k in range(0, N * N, N)])
     header = ["Mosaic", *(METHODS[name].title for name in maps)]
@@ -144,9 +144,7 @@ def grid(rows: Sequence[_run.Subject], maps: dict[str, Tensor], order: tuple[int
         ],
         [rows[i].target_name for i in order],
     )
-    figure = _display.grid(
-        [block], f"The class at the left is explained; its photograph is in the box. {_display.SCALE}"
-    )
+    figure = _display.grid([block], f"The class at the left is explained; a box marks its photograph. {_display.SCALE}")
     for k, ax in enumerate(figure.axes[: N * N * len(header)]):
         row, column = divmod(k // len(header), N)
         box = Rectangle((column / N, 1 - (row + 1) / N), 1 / N, 1 / N, transform=ax.transAxes, fill=False)
@@ -189,14 +187,14 @@ def broken(title: str) -> str:
 
 
 def caption(run: _run.Run, note: str) -> str:
-    """What the figure is made of and how to read it."""
+    """What the figure contains and how to read it."""
     n = run.numbers["arrangements"]
     return (
-        f"{note}. Photographs: {', '.join(run.numbers['photographs'])}, each explained in every mosaic for its own top "
-        f"class (its logit), seed {run.args.seed}. Upper part: the first mosaic. Boxes at the left: {n} arrangements x "
-        f"{N * N} photographs, so {n * N * N} numbers that depend on each other: quartiles and median, whiskers "
-        "to 1.5 times the box; grey: maps that know nothing of the network. Right: medians in a figure of the B-cos "
-        "repository, read by eye, of other networks and mosaics of 3 x 3; Grad-CAM for B-cos "
+        f"{note}. Photographs: {', '.join(run.numbers['photographs'])}; each is explained in every mosaic for its own "
+        f"top class (its logit), seed {run.args.seed}. Top: the first mosaic. Boxes at the left: {n} arrangements x "
+        f"{N * N} photographs, so {n * N * N} numbers that depend on each other; quartiles and median, whiskers "
+        "to 1.5 times the box. Grey: maps that do not use the network. Right: medians read by eye from a figure of "
+        "the B-cos repository, for other networks and 3 x 3 mosaics; Grad-CAM for B-cos "
         "DenseNet-121, ResNet-34, VGG-11 and Inception." + _run.refusals(run)
     )
 

@@ -1,16 +1,17 @@
-"""Averaging the gradient over positions: Grad-CAM beside HiResCAM, on a network where the answer is exact.
+"""Averaging the gradient over positions: Grad-CAM compared with HiResCAM, on a network with a known exact answer.
 
 Draelos, Carin. Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks. 2020.
 arXiv:2011.08891, form of its counterexample.
 
-The reader should see: in a network of one linear layer behind two feature maps, Grad-CAM marks a place that lowers the
-score as strongly as one that raises it, and leaves out what speaks for the class where a mean gradient is 0; HiResCAM
-is, cell by cell, what the score loses without the cell. In a real network both agree behind the last layer, and before
-it HiResCAM is the closer one to what taking out a place does.
+The reader should see: the network has one linear layer after two feature maps. Grad-CAM marks a place that lowers the
+score as strongly as a place that raises it, and it misses evidence for the class where the mean gradient is 0. HiResCAM
+is, cell by cell, the loss of score without the cell. In a real network both agree after the last layer. Before it,
+HiResCAM is closer to the effect of removing a place.
 
-Settings that differ from the paper: the numbers of the example are made for this figure; the paper's networks are of
-volumes of chest CT. New is the comparison on photographs: every position of a layer is set to 0, in all channels, and
-the logit measured again. HiResCAM is the first order of just that, and behind the layer networks are not linear.
+Settings that differ from the paper: the numbers of the example are made for this figure; the paper's networks classify
+volumes of chest CT. The comparison on photographs is new: every position of a layer is set to 0 in all channels, and
+the logit is measured again. HiResCAM is the first-order term of this effect, and the networks after the layer are not
+linear.
 """
 
 from dataclasses import asdict
@@ -38,12 +39,12 @@ PHOTOS, QUICK_PHOTOS = "chelsea,coffee,rocket,motorcycle,china,flower", "coffee"
 METHODS = ("grad_cam", "hires_cam")
 BEFORE = "grad_cam, before its ReLU"
 CONTROLS = ("smooth_noise", "sobel_edges", "centred_gaussian")
-SIDE = 14  # at most so many places on a side are taken out, one by one
+SIDE = 14  # at most so many places on a side; they are removed one by one
 CHUNK = 49  # edited copies of one photograph at a time
 
 
 class Example(nn.Module):
-    """Two feature maps, what is red and what is blue, and a linear layer with a weight for each of their cells."""
+    """Two feature maps, one of red and one of blue, and a linear layer with a weight for each of their cells."""
 
     num_features = 2
 
@@ -53,8 +54,8 @@ class Example(nn.Module):
         self.features = nn.Sequential(conv, nn.ReLU())
         self.head = nn.Linear(2 * 36, 1, bias=False)
         weight = torch.zeros(2, 6, 6)
-        weight[0, :, :3], weight[0, :, 3:] = 3, -1  # red speaks for the class at the left, against it at the right
-        weight[1, :3], weight[1, 3:] = 2, -2  # blue above for it, below against it: a mean of 0
+        weight[0, :, :3], weight[0, :, 3:] = 3, -1  # red is for the class at the left, against it at the right
+        weight[1, :3], weight[1, 3:] = 2, -2  # blue is for it at the top, against it at the bottom: the mean is 0
         with torch.no_grad():
             conv.weight[:] = torch.tensor([[1.0, 0, 0], [0, 0, 1]])[..., None, None]
             self.head.weight[:] = weight.flatten()
@@ -65,7 +66,7 @@ class Example(nn.Module):
 
 
 def picture() -> Float[Tensor, "1 3 6 6"]:
-    """A red square at the left and one at the right, a blue one above and half of one below, on black."""
+    """A red square at the left and at the right, a blue square at the top and half of one at the bottom, on black."""
     x = torch.zeros(1, 3, 6, 6)
     for left in (0, 4):
         x[0, 0, 2:4, left : left + 2] = 1
@@ -96,7 +97,7 @@ def main() -> None:
         run.bar.set_postfix_str(layer)
         effect = without(loaded.model, x, target, layer)  # B 1 h w
         found[layer] = agreement(run, loaded.model, x, target, layer, effect)
-        if layer != layers[0]:  # there the maps agree
+        if layer != layers[0]:  # at layers[0] the maps agree
             columns += [_run.explain(run, loaded, name, rows, layer=layer) for name in METHODS]
             columns.append([_display.Panel(r.photo.rgb, a[0].cpu(), True) for r, a in zip(rows, effect, strict=False)])
             names += [f"{layer}\n{word}" for word in ("Grad-CAM", "HiResCAM", "loss of score without the place")]
@@ -108,18 +109,18 @@ def main() -> None:
     ]
 
     above = (
-        "Above: red and blue squares on black; A1 is what is red, A2 what is blue, and the score is the sum of both, "
-        f"each cell times its weight (ds/dA). Grad-CAM takes the mean weight of a map, {exact['alpha'][0]:g} and "
-        f"{exact['alpha'][1]:g}. Below: {loaded.note}, the top class of each photograph (named below it). Loss of "
-        "score: what the logit loses when all channels are 0 at a place (a position of the layer, or a square of them: "
-        f"{SIDE} x {SIDE} places at most). {_display.SCALE} Over photographs, maps are resized bilinearly."
+        "Top: red and blue squares on black. A1 is the red channel, A2 is the blue channel. The score is the sum of "
+        f"both, each cell times its weight (ds/dA). Grad-CAM takes the mean weight of a map, {exact['alpha'][0]:g} and "
+        f"{exact['alpha'][1]:g}. Bottom: {loaded.note}, the top class of each photograph (named below it). Loss of "
+        "score: how much the logit falls when all channels are 0 at a place (a position of the layer, or a square of "
+        f"positions: {SIDE} x {SIDE} places at most). {_display.SCALE} Over photographs, maps are resized bilinearly."
         + _run.refusals(run, "cell left empty")
     )
     below = (
-        f"Rank correlation of each map with that loss, over the places of {len(layers)} layers, the last one at the "
-        f"left: mean over {len(photos)} photographs ({', '.join(p.name for p in photos)}) with its 95 % bootstrap "
-        "interval, a dot for each. Grad-CAM is shown as published, negative values cut to 0, and before that ReLU. "
-        f"Grey: controls that see no network, seed {run.args.seed}."
+        f"Rank correlation of each map with this loss, over the places of {len(layers)} layers; the last layer is at "
+        f"the left. Mean over {len(photos)} photographs ({', '.join(p.name for p in photos)}) with its 95 % bootstrap "
+        "interval; one dot per photograph. Grad-CAM is shown as published (negative values set to 0) and before this "
+        f"ReLU. Grey: controls that do not use the network, seed {run.args.seed}."
     )
     pictures = _display.grid(blocks, above, _run.banner(run))
     _run.save(run, [pictures, draw(found, below)], f"{above}\n{below}")
@@ -153,7 +154,7 @@ def example(run: _run.Run) -> tuple[list[str], list[_display.Panel], dict[str, A
 def without(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Int[Tensor, " B"], layer: str
 ) -> Float[Tensor, "B 1 h w"]:
-    """What the logit loses when `layer` is 0 at a place: a position, or a square of them (SIDE of each at most)."""
+    """How much the logit falls when `layer` is 0 at a place: a position or a square of them, SIDE x SIDE at most."""
     with torch.no_grad():
         logits, features = activation(model, x, layer)  # B N, B K h w
     rows, columns = features.shape[2:]
@@ -195,7 +196,7 @@ def agreement(
 
 
 def unclipped(of: Attribution) -> Attribution:
-    """Grad-CAM before its ReLU: the map of the score less that of its negative."""
+    """Grad-CAM before its ReLU: the map of the score minus the map of the negative score."""
 
     def both(model: nn.Module, x: Float[Tensor, "B C H W"], target: Int[Tensor, " B"]) -> Float[Tensor, "B 1 h w"]:
         return of(model, x, target) - of(model, x, lambda y: -y.gather(1, target[:, None])[:, 0])
@@ -204,7 +205,7 @@ def unclipped(of: Attribution) -> Attribution:
 
 
 def draw(found: dict[str, dict[str, Any]], caption: str) -> Figure:
-    """An axis for each layer, deepest first, a line for each map."""
+    """One axes per layer, deepest first, with a line for each map."""
     names = {BEFORE: "Grad-CAM before its ReLU"}
     with _display.style():
         figure, axes = _plot.chart(1, len(found), caption, height=1.3, sharey=True)

@@ -3,13 +3,14 @@
 Hesse, Schaub-Meyer, Roth. Benchmarking the Attribution Quality of Vision Models. NeurIPS 2024. arXiv:2407.11910, form
 of its example (attribution of a cell against the effect of deleting it) and of its comparison of methods.
 
-The reader should see: the Grad-CAM family orders the cells better than chance, and in the order of methods that is
-published, while the gradient and guided backpropagation are not surely above it; few photographs, so wide intervals.
+The reader should see: the Grad-CAM family orders the cells better than chance, and the order of the methods is the
+published one. The gradient and guided backpropagation are not certainly above chance. There are few photographs, so the
+intervals are wide.
 
-Settings that differ from the paper: the network is another one and is NOT fine-tuned on images with a deleted cell, so
-this is the single-deletion score, out of domain, not the paper's in-domain IDSDS; and seven photographs, not the whole
-validation set. The published numbers (fine-tuned ResNet-50, read off a poster by eye, within 0.01) are drawn beside
-ours for comparison of order, not of value. Occlusion with the cells themselves as windows is right by construction: 1.
+Settings that differ from the paper: the network is another one and is NOT fine-tuned on images with a deleted cell. So
+this is the single-deletion score, out of domain, not the paper's in-domain IDSDS. It uses seven photographs, not the
+whole validation set. The published numbers (fine-tuned ResNet-50, read off a poster by eye, within 0.01) are drawn next
+to ours to compare the order, not the values. Occlusion with the cells as windows is right by construction: 1.
 """
 
 from collections.abc import Mapping
@@ -60,7 +61,7 @@ PUBLISHED = {  # IDSDS of a fine-tuned ResNet-50, 4 x 4 cells
 }
 SCATTERED = ("grad_cam", "integrated_gradients", "input_x_gradient")
 QUICK = ("grad_cam", "input_x_gradient", "occlusion")
-DRAWS = 5  # of the controls that draw
+DRAWS = 5  # of the random controls
 
 
 def main() -> None:
@@ -104,15 +105,16 @@ def main() -> None:
     }
     caption = (
         f"{loaded.note}. Single deletion WITHOUT fine-tuning: the score of the paper on a network that has never seen "
-        f"a deleted cell. Top: {rows[best].photo.name}, class {rows[best].target_name}; each of the {GRID} x {GRID} "
-        "cells is set to the mean colour alone, and the number is the drop of the logit, red where it falls. Beside "
-        "it: the drop against the sum of the map in the cell, a dot per cell, with Spearman's rank correlation. Below: "
-        f"that correlation for {len(x)} photographs (small), explained for their top class, and its mean with a 95 % "
-        f"bootstrap interval. Grey: controls that see no network; noise is the mean of {draws} draws per photograph. "
-        "Line at 0: chance. Occlusion of the cells themselves is right by construction. Diamonds: published for the "
-        "paper's own protocol (ResNet-50, fine-tuned, all of the ImageNet validation set; read off a poster by eye): "
-        "another network, to compare the "
-        f"order with, not the values. Seed {run.args.seed}." + _run.refusals(run)
+        f"a deleted cell. Top: {rows[best].photo.name}, class {rows[best].target_name}. Each of the {GRID} x {GRID} "
+        "cells alone is set to the mean colour. The number is the drop of the logit; red: the logit falls. Next to "
+        "it: the drop against the sum of the map in the cell, one dot per cell, with Spearman's rank correlation. "
+        f"Bottom: this correlation for {len(x)} photographs (small dots), explained for their top class, and its mean "
+        "with a 95 % bootstrap interval. Grey: controls that do not use the network; noise is the mean of "
+        f"{draws} draws per photograph. "
+        "Line at 0: chance. Occlusion of the cells is right by construction. Diamonds: published for the "
+        "paper's own protocol (ResNet-50, fine-tuned, all of the ImageNet validation set; read off a poster by eye). "
+        "They are for another network: compare the "
+        f"order, not the values. Seed {run.args.seed}." + _run.refusals(run)
     )
     sums_of = {found[name]["title"]: sums[name][best] for name in shown}
     example = scatter(rows[best].photo.rgb, drop[best], sums_of, _run.banner(run))
@@ -120,26 +122,26 @@ def main() -> None:
 
 
 def summary(rho: Float[Tensor, " B"]) -> dict[str, Any]:
-    """One number per photograph and their interval."""
+    """One number per photograph, and the interval of their mean."""
     values = rho.double().cpu().numpy()
     return {"values": values} | asdict(interval(values))
 
 
 def cells(height: int, width: int) -> Int[Tensor, "H W"]:
-    """Which cell a pixel is in, row by row."""
+    """The number of the cell that contains each pixel, row by row."""
     row, column = (torch.arange(n) * GRID // n for n in (height, width))
     return row[:, None] * GRID + column
 
 
 def cell_sums(maps: Float[Tensor, "B K h w"], x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B n"]:
-    """The sum of each map, channels and all, in each cell."""
+    """The sum of each map over channels and pixels in each cell."""
     inside = cells(*x.shape[2:]).flatten() == torch.arange(GRID**2)[:, None]  # n HW
     return pixels(maps, x).flatten(1).double() @ inside.double().T.to(x.device)  # B n
 
 
 @torch.no_grad()
 def drops(model: nn.Module, x: Float[Tensor, "B C H W"], target: Int[Tensor, " B"]) -> Float[Tensor, "B n"]:
-    """How far the logit falls when a cell becomes zero."""
+    """How much the logit falls when a cell is set to zero."""
     cell = cells(*x.shape[2:]).to(x.device)
     y = scores(model, x[None], target)[0]  # B
     return torch.stack([y - scores(model, x[None] * (cell != k), target)[0] for k in range(GRID**2)], dim=1)
@@ -177,7 +179,7 @@ def scatter(
 
 
 def ranking(found: Mapping[str, dict[str, Any]], caption: str) -> Figure:
-    """A line per method, best first, then the controls; what is published beside."""
+    """A line per method, best first, then the controls; with the published numbers."""
     order = sorted(found, key=lambda name: (name in CONTROLS, -found[name]["mean"]))
     with _display.style():
         figure, axes = _plot.chart(1, 1, caption, height=0.5 + 0.16 * len(order))

@@ -1,13 +1,14 @@
-"""Insertion and deletion of methods beside random maps that are equally smooth.
+"""Insertion and deletion of methods, compared with random maps that are equally smooth.
 
 Not from a paper; the two curves are those of Petsiuk, Das, Saenko. RISE. BMVC 2018. arXiv:1806.07421.
 
-The reader should see: smooth random maps beat white noise in insertion and lose to it in deletion, by as much as
-methods differ, so that a method's score says something only beside noise of its own smoothness.
+The reader should see: smooth random maps beat white noise in insertion and lose to it in deletion. The differences are
+as large as those between methods. So a method's score is meaningful only in comparison with equally smooth noise.
 
-Settings: 15 points a curve (the paper: 225 in its demo, 29 for its tables). Equally smooth noise has the power spectrum
-of the method's map with random phases, image by image; noise of c px is drawn on a grid of c x c pixels a cell and
-resized bilinearly, as a map of a layer is. Noise is the mean of several draws, so its interval is that of the images.
+Settings: 15 points per curve (the paper: 225 in its demo, 29 for its tables). Equally smooth noise has the power
+spectrum of the method's map with random phases, image by image. Noise of c px is drawn on a grid with cells of c x c
+pixels and resized bilinearly, like the map of a layer. Noise is the mean of several draws, so its interval is over
+images only.
 """
 
 from collections.abc import Sequence
@@ -88,20 +89,21 @@ def main() -> None:
 
     noisy, points = f", mean of {draws} draws" if draws > 1 else "", len(controls[widest]["at"])
     caption = (
-        f"{loaded.note}. {len(x)} photographs, explained for their top class. Top: its probability while pixels come "
-        "in over a blurred image (insertion: high is good) or are replaced by the mean colour (deletion: low is good), "
-        f"highest first; mean over photographs, {points} points. Below: area under the curve minus that of white noise "
-        "on the same photograph, mean and 95 % bootstrap interval over photographs. Full dots: methods. Hollow dots: "
-        f"random maps with the power spectrum of the method's own maps{noisy}. A star at the right: the interval of "
-        "the difference between the two is all on the good side. Grey: controls that see no network; noise of c px is "
-        f"drawn on cells of c x c pixels and resized{noisy}. |a|: pixels in the order of the absolute value. "
+        f"{loaded.note}. {len(x)} photographs, explained for their top class. Top: its probability while pixels are "
+        "inserted into a blurred image (insertion: high is good) or replaced by the mean colour (deletion: low is "
+        f"good), highest value first; mean over photographs, {points} points. Bottom: area under the curve minus that "
+        "of white noise on the same photograph, mean and 95 % bootstrap interval over photographs. Full dots: methods. "
+        f"Hollow dots: random maps with the power spectrum of the method's own maps{noisy}. A star at the right: the "
+        "whole interval of the difference between the two is on the good side. Grey: controls that do not use the "
+        f"network; noise of c px is drawn on cells of c x c pixels and resized{noisy}. |a|: pixels are ordered by the "
+        "absolute value. "
         f"Seed {run.args.seed}." + _run.refusals(run)
     )
     _run.save(run, draw(methods, controls, caption, _run.banner(run)), caption)
 
 
 def title(name: str) -> str:
-    """As it stands in the figure."""
+    """The method's name in the figure."""
     return METHODS[name].title + (", |a|" if name in ABSOLUTE else "")
 
 
@@ -122,7 +124,7 @@ def measured(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def above(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """By how much the areas of a exceed those of b, image by image: the interval of the mean difference."""
+    """The interval of the mean difference of the areas, a minus b, image by image."""
     return {side: asdict(interval(a[side]["values"] - b[side]["values"])) for side in SIDES}
 
 
@@ -140,9 +142,7 @@ def draw(methods: dict[str, dict[str, Any]], controls: dict[str, dict[str, Any]]
                 if name in methods:
                     m, look = methods[name], {"color": colours[name]}
                     ax.plot(m["itself"]["at"], m["itself"][side]["curve"], **look, label=m["title"])
-                    ax.plot(
-                        m["itself"]["at"], m["matched"][side]["curve"], "--", **look, label="noise, as smooth as that"
-                    )
+                    ax.plot(m["itself"]["at"], m["matched"][side]["curve"], "--", **look, label="equally smooth noise")
             white = controls["white noise"]
             ax.plot(white["at"], white[side]["curve"], ":", color=_plot.CONTROL, label="white noise")
             ax.set_xlabel(f"share of pixels {'shown' if side == 'insertion' else 'removed'}")

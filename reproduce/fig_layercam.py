@@ -1,15 +1,16 @@
-"""Grad-CAM and LayerCAM at five depths of a network, and LayerCAM's maps of all of them in one.
+"""Grad-CAM and LayerCAM at five depths of a network, and LayerCAM's five maps fused into one.
 
 Jiang, Zhang, Hou, Cheng, Wei. LayerCAM: Exploring Hierarchical Class Activation Maps for Localization. IEEE
 Transactions on Image Processing 2021. doi:10.1109/TIP.2021.3089943, form of its comparison of the stages of a network.
 
-The reader should see: before the last stage Grad-CAM, which gives a feature map one weight for all places, puts no more
-on the object than chance, or little more; LayerCAM, with a weight for each place, stays on it at every depth and shows
-finer and finer parts. At the last layer Grad-CAM is the better one of the two.
+The reader should see: Grad-CAM gives each feature map one weight for all positions. Before the last stage it puts
+little or nothing more on the object than chance. LayerCAM has a weight for each position; it stays on the object at
+every depth and shows finer and finer parts. At the last layer Grad-CAM is the better one of the two.
 
-Settings that differ from the paper: another network, in place of VGG-16; and numbers where the place of the evidence is
-known: digits on textures, with the mask of the digit, and two photographs side by side, where it is the half of the
-class that is explained. The fused map is the maximum over the five, the shallow ones raised by tanh as in the paper.
+Settings that differ from the paper: another network instead of VGG-16. Numbers are added where the position of the
+evidence is known: digits on textures, with the mask of the digit, and two photographs side by side, with the half of
+the explained class. The fused map is the maximum over the five maps; the shallow ones are scaled by tanh as in the
+paper.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from sanity_checks._torch import explain
 
 NAMES = ("grad_cam", "layer_cam")
 FUSED = "fused"
-NET, BORDER = "digit_cnn", 1  # a network may use the border of a digit: pixels added around its mask
+NET, BORDER = "digit_cnn", 1  # pixels added around the mask: a network may use the border of a digit
 DIGITS, QUICK_DIGITS = 300, 30
 
 
@@ -73,18 +74,18 @@ def main() -> None:
     run.numbers |= {"chance": {"digits": area, "pairs": 0.5}, "measured": found}
 
     above = (
-        f"{loaded.note}, explained for the top class of each photograph, named below it; the layers at the end of each "
-        f"stage, from the first to the last. Fused: the maximum of LayerCAM's five maps, the shallow ones raised by "
-        f"tanh. {_display.SCALE} Maps are on the layer's grid, resized bilinearly over the photograph."
+        f"{loaded.note}, explained for the top class of each photograph (named below it). Columns: the last layer of "
+        f"each stage, from the first to the last. Fused: the maximum of LayerCAM's five maps; the shallow ones are "
+        f"scaled by tanh. {_display.SCALE} Maps are on the layer's grid, resized bilinearly over the photograph."
         + _run.refusals(run, "cell left empty")
     )
     below = (
-        f"The share of each map's positive part on the object, mean with its 95 % bootstrap interval. Left: {n} digits "
+        f"The share of each map's positive part on the object, mean with 95 % bootstrap interval. Left: {n} digits "
         "on textures, a CNN of four layers, explained for the true digit; the object is the digit and a border of "
         f"{BORDER} pixel, {area:.0%} of the image. Right: the network above, pairs of photographs side by side "
-        f"({PHOTOS.replace(',', ', ')}), each explained for the top class of both its "
-        "photographs (mean of the two; pairs share photographs: intervals are somewhat too short); the object is the "
-        "half of that class. Dashed: what a map gets that does not look."
+        f"({PHOTOS.replace(',', ', ')}). Each pair is explained for the top classes of both its photographs (mean of "
+        "the two; pairs share photographs, so intervals are somewhat too short). The object is the half of the "
+        "explained class. Dashed: the chance level."
     )
     pictures = _display.grid(blocks, above, _run.banner(run))
     _run.save(run, [pictures, draw(found, run.numbers["chance"], below)], f"{above}\n{below}")
@@ -104,7 +105,7 @@ def on_digits(
 
 
 def on_halves(run: _run.Run, loaded: Loaded) -> Callable[[Attribution], Float[Tensor, " n"]]:
-    """A method -> its share in the half of the class, for each pair of photographs: the mean of its two classes."""
+    """A function: method -> its share in the half of the class, for each pair of photographs; mean of two classes."""
     pairs = side_by_side(run, loaded)
 
     def shares(of: Attribution) -> Float[Tensor, " n"]:
@@ -140,7 +141,7 @@ def draw(found: dict[str, dict[str, dict[str, Any]]], chance: dict[str, float], 
             for k, method in enumerate(NAMES):
                 values = [row[method] for row in rows.values() if method in row]
                 at = [i + 0.06 * (2 * k - 1) for i in range(len(values))]
-                line = len(rows) - 1  # the fused map stands by itself
+                line = len(rows) - 1  # the fused map is not joined to the line
                 means = [v["mean"] for v in values]
                 ax.plot(at[:line], means[:line], "o-", ms=3, color=_plot.LINES[k], label=METHODS[method].title)
                 ax.plot(at[line:], means[line:], "D", ms=4, color=_plot.LINES[k])

@@ -1,4 +1,4 @@
-"""Methods that change the input or a layer and watch the score: occlusion, masks, ablations."""
+"""Methods that change the input or a layer and measure the score: occlusion, masks, ablations."""
 
 import _run  # puts the repository on the path
 from methods import METHODS, _display
@@ -25,7 +25,7 @@ def main() -> None:
     ]
     block = _display.Block(header, list(zip(_run.photographs(rows), *columns, strict=True)), _run.labels(rows))
     caption = (
-        f"{loaded.note}. Below each photograph: its top class and probability. That class is explained; the composite "
+        f"{loaded.note}. Below each photograph: its top class and probability. This class is explained. The composite "
         f"is explained for the top class of each of its two photographs, named at the left. {_display.SCALE} "
         "Occlusion fills the window with the mean colour." + _run.refusals(run, "cell left empty")
     )

@@ -1,17 +1,18 @@
-"""Does a ranking of methods depend on the order of removal? Most against least relevant first, for two ways to fill in.
+"""Does a ranking of methods depend on the order of removal? Most or least relevant pixels first, with two fill values.
 
 Rong, Leemann, Borisov, Kasneci, Kasneci: A Consistent and Efficient Evaluation Strategy for Attribution Methods (ROAD).
 ICML 2022. arXiv:2202.00449 (form of Fig. 1 and of its tables of rank correlations, without retraining).
-The reader should see: filled with noisy linear imputation, removing the most relevant pixels first (MoRF) and the least
-relevant first (LeRF) agree on which of the paper's methods are good; filled with a fixed value they do not. That is
-consistency, not truth: linear imputation ranks the methods no more as the masks do.
+The reader should see: pixels are removed most relevant first (MoRF) or least relevant first (LeRF). With noisy linear
+imputation the two orders agree about which of the paper's methods are good; with a fixed value they do not. This is
+consistency, not truth: the ranking by linear imputation is not closer to the ranking by the masks.
 
-Differs from the paper: a small CNN for digits on textures instead of a network for CIFAR-10, so the truth is known, and
+Differs from the paper: a small CNN for digits on textures instead of a network for CIFAR-10. So the truth is known, and
 the rankings are also compared with it (share of the positive map inside the digit). Methods are ranked by the mean
-probability of the class, which has fewer ties than the accuracy; that is drawn, its correlations are in the sidecar.
-The paper's eight methods are integrated gradients and guided backprop, each plain and in three ways with noise (10
-samples). Four more and four controls are ranked with them in a second reading. Correlations are taken at each share of
-pixels removed, then averaged. Their sign is such that 1 is agreement (MoRF: low is good; LeRF: high is good).
+probability of the class, which has fewer ties than the accuracy. The accuracy is drawn; its correlations are in the
+sidecar. The paper's eight methods are integrated gradients and guided backprop, each without noise and in three ways
+with noise (10 samples). A second panel ranks four more methods and four controls with them. Correlations are computed
+at each share of removed pixels, then averaged. Their sign is such that 1 is agreement (MoRF: low is good; LeRF: high is
+good).
 """
 
 from collections.abc import Callable, Sequence
@@ -110,7 +111,7 @@ def methods(run: _run.Run, model: nn.Module, x: Tensor) -> dict[str, Any]:
 
 @torch.no_grad()
 def fixed_value(model: nn.Module, x: Tensor, y: Tensor, maps: Tensor, seed: int) -> dict[str, Float[np.ndarray, "n p"]]:
-    """Probability and accuracy as in the check `road`, the same pixels removed, but filled with the mean colour, 0."""
+    """Probability and accuracy as in the check `road`, for the same pixels, but filled with the mean colour, 0."""
     a = pixels(maps, x)
     r = torch.rand(a[0].numel(), generator=torch.Generator().manual_seed(seed)).view_as(a[0]).to(a).expand_as(a)
     counts = torch.tensor([int(a[0].numel() * p) for p in PERCENTAGES])
@@ -164,7 +165,7 @@ def consistency(
 
 
 def spearman(a: Float[np.ndarray, "m p"], b: np.ndarray) -> float:
-    """Spearman's correlation over the m methods, the mean over p; b is m x p or m. Ties share their mean rank."""
+    """Spearman's correlation over the m methods, mean over p; b is m x p or m. Ties get their mean rank."""
     a, b = (stats.rankdata(v.reshape(len(v), -1), axis=0) for v in (a, b))
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     norms = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
@@ -172,7 +173,7 @@ def spearman(a: Float[np.ndarray, "m p"], b: np.ndarray) -> float:
 
 
 def draw(run: _run.Run, sets: dict[str, list[str]]) -> Any:  # noqa: ANN401
-    """Curves of both orders for both fills, then the correlations."""
+    """Curves of both orders for both fill values, then the correlations."""
     names = sets["all"]
     colours = {k: _plot.LINES[i % 4 if i < 8 else i - 4] for i, k in enumerate(names[:12])}
     look = {k: (_plot.CONTROL, (":", (0, (1, 3)), "-.", "-")[i]) for i, k in enumerate(names[12:])}
@@ -220,7 +221,7 @@ def draw(run: _run.Run, sets: dict[str, list[str]]) -> Any:  # noqa: ANN401
 
 
 def caption(run: _run.Run) -> str:
-    """What the figure is made of, what was found, and how to read it."""
+    """What the figure contains, what was found, and how to read it."""
     found = run.numbers["consistency"]["paper"]["probability"]
 
     def shown(key: str) -> str:
@@ -228,13 +229,13 @@ def caption(run: _run.Run) -> str:
 
     return (
         f"Network: {_nets.NETS['digit_cnn'].title}; {run.numbers['n']} test images, seed {run.args.seed}. "
-        "Above: accuracy when a share of the pixels is removed; grey: maps that know nothing of the network. Below: "
-        "Spearman's correlation between two rankings of the methods, by the mean probability of the digit at one share "
-        "removed, averaged over the seven shares; 95 % bootstrap intervals over images. Truth: the ranking by the "
-        "share of the positive map inside the digit. Diamonds: the authors' notebook (another network, CIFAR-10; "
-        "absolute values). MoRF with LeRF, "
+        "Top: accuracy when a share of the pixels is removed. Grey: maps that do not use the network. Bottom: "
+        "Spearman's correlation between two rankings of the methods. The rankings are by the mean probability of the "
+        "digit at one removed share; the correlation is averaged over the seven shares; 95 % bootstrap intervals over "
+        "images. Truth: the ranking by the share of the positive map inside the digit. Diamonds: the authors' notebook "
+        "(another network, CIFAR-10; absolute values). MoRF with LeRF, "
         f"the paper's eight: linear {shown('linear: MoRF, LeRF')}, fixed {shown('fixed: MoRF, LeRF')}, "
-        f"difference {shown('linear - fixed: MoRF, LeRF')}. Agreement of two orders is not agreement with the truth. "
+        f"difference {shown('linear - fixed: MoRF, LeRF')}. Two orders can agree without agreeing with the truth. "
         "IG: integrated gradients (16 steps); GB: guided backprop; SG, SG-SQ, Var: mean, mean square and variance over "
         f"{SAMPLES} noisy copies."
     )

@@ -1,14 +1,16 @@
-"""Maps while the weights are thrown away from the head down, and how alike they stay to those of the trained network.
+"""Maps while the weights are randomised from the head down, and their similarity to maps of the trained network.
 
 Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim, NeurIPS 2018, arXiv:1810.03292: form of figures 2 (maps) and 4
 (curves); last panel, from the image up: after Binder et al., CVPR 2023, arXiv:2211.12486.
-The reader should see: guided backpropagation keeps its ranks while the upper stages go (0.95 with six of nineteen gone,
-though the logits are random from the first on), as do the image's edges, which know of no network; the gradient and
-Grad-CAM change with the head. (With all stages gone it does change, as the erratum in the authors' repository says;
-LayerCAM, too, hardly notices the classifier; and noise passes at every step.)
-Differs from the paper: another network, six photographs that it recognises instead of ImageNet's, eight of its stages;
-weights are permuted within each tensor, not drawn anew (which leaves some networks dead); the class stays the trained
-network's choice; SmoothGrad and Integrated Gradients take 16 evaluations and one randomisation, the others three.
+The reader should see: guided backpropagation keeps its ranks while the upper stages are randomised (0.95 with six of
+nineteen randomised, although the logits are random after the first step). So do the image's edges, which do not depend
+on the network. The gradient and Grad-CAM change with the head. (Guided backpropagation does change when all stages are
+randomised, as the erratum in the authors' repository says. LayerCAM, too, changes very little with the classifier.
+Noise passes at every step.)
+Differs from the paper: another network, six photographs that it recognises instead of ImageNet's, eight of its stages.
+Weights are permuted within each tensor, not drawn again (which leaves some networks dead). The class remains the
+trained network's top class. SmoothGrad and Integrated Gradients take 16 evaluations and one randomisation, the others
+three.
 """
 
 from collections.abc import Mapping
@@ -50,7 +52,7 @@ def main() -> None:
 
     captions = above(it.loaded, it.subjects[0]), below(run, down, it.rows, len(it.x))
     header = ["trained", *(f"{'down to ' if i else ''}{name}" for i, name in enumerate(down.labels[1:]))]
-    block = maps(down, it.subjects[0].photo, header, "Weights thrown away from the head down")
+    block = maps(down, it.subjects[0].photo, header, "Weights randomised from the head down")
     grid = _display.grid([block], captions[0], _run.banner(run))
     _run.save(run, [grid, curves(found, captions[1])], " ".join(captions))
 

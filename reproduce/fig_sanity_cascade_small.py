@@ -1,12 +1,13 @@
-"""Maps of a small network for digits while its four layers are thrown away, beside the authors' own numbers.
+"""Maps of a small network for digits while its four layers are randomised, compared with the authors' own numbers.
 
 Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim, NeurIPS 2018, arXiv:1810.03292: form of figure 5 (a CNN for MNIST); the
 dots are the outputs of the notebook in the authors' repository (adebayoj/sanity_checks_saliency).
-The reader should see: integrated gradients and gradient x input keep the ranks of |a| (above 0.8) whatever is lost, as
-the authors found, guided backpropagation keeps most of them, and the gradient falls to the level of other digits.
-Differs from the paper: another network and other digits (8 x 8, scikit-learn's), so that the dots are for orientation;
-360 test images and five randomisations instead of ten images and one; weights are permuted within each tensor, not
-drawn anew; the class stays the trained network's choice.
+The reader should see: integrated gradients and gradient x input keep the ranks of |a| (above 0.8) whichever layers are
+randomised, as the authors found. Guided backpropagation keeps most of them. The gradient falls to the level of other
+digits.
+Differs from the paper: another network and other digits (8 x 8, scikit-learn's), so the dots are for orientation only.
+360 test images and five randomisations instead of ten images and one. Weights are permuted within each tensor, not
+drawn again. The class remains the trained network's top class.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from sanity_checks import _nets
 from sanity_checks._cascade import Cascade, cascade, passes, summary
 from sanity_checks._small import digits
 
-# Absolute Spearman correlation, mean over ten digits, when these are lost: softmax_linear, fc1, hidden2, hidden1.
+# Absolute Spearman correlation, mean over ten digits, when these are randomised: softmax_linear, fc1, hidden2, hidden1.
 AUTHORS = {
     "gradient": (0.601, 0.396, 0.106, 0.082),
     "smooth_grad": (0.536, 0.330, 0.180, 0.213),
@@ -78,23 +79,24 @@ def main() -> None:
     }
     net = _nets.NETS[NET].title
     above = (
-        f"{net}. One test digit: a line of maps for each step; what has lost its weights stands at the "
+        f"{net}. One test digit: a row of maps for each step; the randomised layers are named at the "
         f"left. {_display.SCALE}"
     )
     caption = (
-        f"Means over {n} test digits with 95 % bootstrap intervals (mostly narrower than the lines); weights are "
-        f"thrown away {seeds} times (init {run.args.init}, seed {run.args.seed} on), from the last layer down. First "
+        f"Means over {n} test digits with 95 % bootstrap intervals (mostly narrower than the lines). Weights are "
+        f"randomised {seeds} times (init {run.args.init}, first seed {run.args.seed}), from the last layer down. First "
         "step: a second run on the trained network. |a|, a: Spearman's correlation with the trained network's map. "
-        "Grey area: the same of the logits. Level line: |a| of different digits, trained network. Black dots: the "
-        "authors' MNIST network, other layers and ten other digits: for orientation. Where there is no ink, x and so "
-        "gradient x input are 0 for any weights: on ink alone much less stays, and nothing of the sign." + flat(found)
+        "Grey area: the same for the logits. Horizontal line: |a| of different digits, trained network. Black dots: "
+        "the authors' MNIST network, with other layers and ten other digits, for orientation. Where there is no ink, x "
+        "is 0, so gradient x input is 0 for any weights. On ink alone much less is left, and nothing of the sign."
+        + flat(found)
     )
     grid = _display.grid([maps(found, x[0])], above)
     _run.save(run, [grid, curves(numbers, caption)], f"{above} {caption}")
 
 
 def maps(found: Cascade, x: Float[Tensor, "1 h w"]) -> _display.Block:
-    """A column for each row of the cascade, a line for each step; ink is dark."""
+    """A column for each row of the cascade, a row for each step; ink is dark."""
     side = 20  # of a pixel of the digit
     ink = (255 * (1 - x[0].cpu().numpy())).round().astype(np.uint8)  # h w
     rgb = np.kron(ink, np.ones((side, side), np.uint8))[..., None].repeat(3, axis=2)  # H W 3
@@ -111,7 +113,7 @@ def maps(found: Cascade, x: Float[Tensor, "1 h w"]) -> _display.Block:
 
 
 def curves(numbers: Mapping[str, Any], caption: str) -> Figure:
-    """An axes for each method, the last one for the controls."""
+    """One axes per method, and the last one for the controls."""
     methods = [name for name in numbers["rows"] if name in AUTHORS]
     with _display.style():
         figure, axes = _plot.chart(2, 4, caption, height=1.65, sharex=True, sharey=True)

@@ -1,12 +1,13 @@
-"""What a randomisation test measures beside the method: the input in the product, and the task of the network.
+"""A randomisation test measures more than the method: also the input in the product, and the task of the network.
 
 Yona, Greenfeld, 2021, arXiv:2110.14297: form of its experiments on tasks with and without pixels in common; first row:
 Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim, NeurIPS 2018, arXiv:1810.03292, form of figure 19.
-The reader should see: one digit times two unrelated vectors gives two maps of high rank correlation, by the share of
-zeros alone; and noise changes with the weights as a method should, but not with the task, while methods do both or, if
-they multiply by the input, stay alike under new weights and yet point to the object only where the task needs it.
-Differs from the papers: digits on textures, where the object of the one task is the background of the other, and small
-networks; the closed form for images of black and white is not in the papers.
+The reader should see: one digit times two unrelated vectors gives two maps with a high rank correlation, only because
+of the share of zeros. Noise changes with the weights, as a method should, but not with the task. Methods change with
+both. Methods that multiply by the input stay similar under new weights, but point to the object only if the task needs
+it.
+Differs from the papers: digits on textures, where the object of one task is the background of the other, and small
+networks. The closed form for black and white images is not in the papers.
 """
 
 from collections.abc import Mapping
@@ -90,23 +91,23 @@ def main() -> None:
     )
     fewer = "" if quick else " SmoothGrad and Integrated Gradients take 16 evaluations."
     grid_caption = (
-        "First row: a digit times two unrelated vectors u and v of normal numbers, and the rank correlation of the two "
-        "products, |x u| and |x v|. Below: maps of one image by networks for the digit, for the texture, and with "
-        f"permuted weights; classes: the digit, the texture, the digit. {_display.SCALE}"
+        "First row: a digit times two unrelated vectors u and v of normal random numbers, and the rank correlation of "
+        "the products |x u| and |x v|. Below: maps of one image by networks for the digit, for the texture, and with "
+        f"permuted weights; explained classes: the digit, the texture, the digit. {_display.SCALE}"
     )
     caption = (
-        f"Top: the same correlation for {product['zeros'].numel()} digits of 8 x 8 pixels, one u and v each, against "
-        f"the share of zeros, {zeros:.0%} on average: {grey:.2f} for grey digits, {binary:.2f} for the same in black "
-        "and white; line: what is expected for black and white images, 0.98 for the 81 % zeros of MNIST (cross). "
-        f"Where x is not zero it is {ink:.2f}, and {signed:.2f} for x u and x v with their signs: as for gradient x "
-        "input of networks with true and permuted labels (fig_sanity_labels). "
+        f"Top: this correlation for {product['zeros'].numel()} digits of 8 x 8 pixels, one u and v each, against "
+        f"the share of zeros ({zeros:.0%} on average). It is {grey:.2f} for grey digits and {binary:.2f} for the same "
+        "digits in black and white. Line: the expected value for black and white images, 0.98 for the 81 % zeros of "
+        f"MNIST (cross). Where x is not zero it is {ink:.2f}, and {signed:.2f} for x u and x v with their signs, as "
+        "for gradient x input of networks with true and permuted labels (fig_sanity_labels). "
         "Middle and bottom: a small CNN and a small ViT, each trained once for the digit and once for the texture of "
         f"the same images; means over {n} images with 95 % bootstrap intervals. Left: share of the map's positive part "
-        "on the digit; dashed: the digit's share of the area. Centre: that of the digit network minus that of the "
-        "texture network; 0 for a map that does not tell the tasks apart. Right: Spearman correlation of |a| before "
-        f"and after all weights of the digit network are permuted, mean over {len(kinds['cnn'][0].random)} seeds; "
-        "crosses: maps of different images. Grey: maps that do not look at the network; noise passes the test on the "
-        f"right, and has no task contrast.{fewer}{left_out(run.numbers)}"
+        "on the digit; dashed: the digit's share of the area. Centre: the share of the digit network minus the share "
+        "of the texture network; 0 for a map that does not distinguish the tasks. Right: Spearman correlation of |a| "
+        "before and after all weights of the digit network are permuted, mean over "
+        f"{len(kinds['cnn'][0].random)} seeds; crosses: maps of different images. Grey: maps that do not use the "
+        f"network; noise passes the test on the right and has no task contrast.{fewer}{left_out(run.numbers)}"
     )
     figures = [_display.grid(blocks, grid_caption), draw(run.numbers, caption)]
     _run.save(run, figures, f"{grid_caption} {caption}")
@@ -148,18 +149,18 @@ def block(kind: str, x: Float[Tensor, "3 H W"], maps: Mapping[tuple[str, str], l
 
 
 def left_out(numbers: Mapping[str, Any]) -> str:
-    """For the caption: which rows have images without a rank correlation, because a map is constant."""
+    """For the caption: the rows with images that have no rank correlation, because a map is constant."""
     found = [
         f"{title(name)} {row['randomised']['s']['missing']} ({kind})"
         for kind, network in (("CNN", "cnn"), ("ViT", "vit"))
         for name, row in numbers[network].items()
         if row["randomised"]["s"]["missing"]
     ]
-    return f" Right, images left out, since a map is all zero: {', '.join(found)}." if found else ""
+    return f" Right: images left out because a map is all zero: {', '.join(found)}." if found else ""
 
 
 def draw(numbers: Mapping[str, Any], caption: str) -> Any:  # noqa: ANN401 matplotlib's figure
-    """The products' correlations, then for each architecture mass, task contrast and similarity under new weights."""
+    """Correlations of the products; then, per architecture: mass, task contrast and similarity under new weights."""
     height = 0.13 * max(len(numbers[kind]) for kind in ("cnn", "vit")) + 0.45
     with _display.style():
         ratios = [0.55, 1, 1]

@@ -1,12 +1,13 @@
-"""Maps while one stage of the network at a time loses its weights, the others keeping theirs.
+"""Maps while one stage of the network at a time is randomised and all other stages keep their weights.
 
 Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim, NeurIPS 2018, arXiv:1810.03292: form of figure 3.
-The reader should see: whichever stage it is, the logits are nearly random without it; guided backpropagation notices
-the lower stages most and the upper ones hardly, while the gradient and Grad-CAM change with any of them. (LayerCAM,
-too, hardly notices the classifier.)
-Differs from the paper: another network, four photographs that it recognises instead of ImageNet's, seven of its stages;
-weights are permuted within each tensor, not drawn anew (which leaves some networks dead); the class stays the trained
-network's choice; SmoothGrad and Integrated Gradients take 16 evaluations and one randomisation, the others two.
+The reader should see: the logits are nearly random without any one of the stages. Guided backpropagation changes most
+with the lower stages and very little with the upper ones. The gradient and Grad-CAM change with every stage. (LayerCAM,
+too, changes very little with the classifier.)
+Differs from the paper: another network, four photographs that it recognises instead of ImageNet's, seven of its stages.
+Weights are permuted within each tensor, not drawn again (which leaves some networks dead). The class remains the
+trained network's top class. SmoothGrad and Integrated Gradients take 16 evaluations and one randomisation, the others
+two.
 """
 
 from functools import partial
@@ -44,7 +45,7 @@ def main() -> None:
 
     captions = above(it.loaded, it.subjects[0]), below(run, found, it.rows, len(it.x))
     header = ["trained", *(f"only {name}" for name in found.labels[1:])]
-    block = maps(found, it.subjects[0].photo, header, "Weights of one stage at a time thrown away")
+    block = maps(found, it.subjects[0].photo, header, "Weights of one stage at a time randomised")
     grid = _display.grid([block], captions[0], _run.banner(run))
     with _display.style():
         figure, axes = _plot.chart(2, 2, captions[1], height=1.9)

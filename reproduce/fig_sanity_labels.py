@@ -1,10 +1,10 @@
-"""Maps of networks that learnt true labels, true labels again, and permuted labels by heart.
+"""Maps of two networks trained on true labels, and of a network that memorised permuted labels.
 
 Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim, NeurIPS 2018, arXiv:1810.03292: form of figure 6.
-The reader should see: the gradient's maps change with the labels more than they do between two networks that learnt the
-same, while |input x gradient| looks as if it did not notice, until black pixels are left out or the sign is kept.
-Differs from the paper: scikit-learn's digits of 8 x 8 pixels instead of MNIST, which are too small for SSIM; a second
-network with true labels shows how alike maps can be at best; correlations at pixels with ink and controls are added.
+The reader should see: the gradient's maps change more with the labels than between two networks with the same labels.
+|input x gradient| seems not to change, until black pixels are left out or the sign is kept.
+Differs from the paper: scikit-learn's digits of 8 x 8 pixels instead of MNIST; they are too small for SSIM. A second
+network with true labels shows how similar maps can be at best. Correlations at pixels with ink and controls are added.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ MEASURES = {  # of the check: heading and the endings of its columns
     "nonzero": ("|a|, pixels with ink only", "_nonzero"),
     "signed": ("a, with its sign, all pixels", "_signed"),
 }
-MARKS: dict[str, dict[str, Any]] = {  # what is drawn for each row, and how
+MARKS: dict[str, dict[str, Any]] = {  # the marks of each row
     "null": {"marker": "x", "label": "different images, one network"},
     "ceiling": {"marker": "D", "markerfacecolor": "white", "label": "true labels, two networks"},
     "s": {"marker": "o", "label": "true and permuted labels"},
@@ -75,12 +75,12 @@ def main() -> None:
     test, memory = accuracy["digits_true"]["test"], accuracy["digits_permuted"]
     caption = (
         f"Networks: SmallCNN on scikit-learn's digits of 8 x 8 pixels, trained on true labels ({test:.1%} of the test "
-        f"images right), on true labels from another seed ({accuracy['digits_again']['test']:.1%}), and on permuted "
-        f"labels until it knew them by heart ({memory['train']:.1%} of the training images, {memory['test']:.1%} of "
+        f"images correct), on true labels with another seed ({accuracy['digits_again']['test']:.1%}), and on permuted "
+        f"labels until it memorised them ({memory['train']:.1%} of the training images, {memory['test']:.1%} of "
         "the test images). Explained: the first network's top class. "
         f"Dots: Spearman correlation of two maps of the same image, mean over {n} test images with its 95 % bootstrap "
-        "interval; a circle to the left of its diamond means that the map shows what was learnt. Crosses: maps of "
-        "different images, the chance level. Grey: maps that do not look at the network. One network each; the first "
+        "interval. A circle to the left of its diamond means that the map depends on the learnt labels. Crosses: maps "
+        "of different images, the chance level. Grey: maps that do not use the network. One network each; the first "
         f"and the third start from the same random weights, the second from others.{flat(found)}"
     )
     grid = _display.grid(blocks(data.x_test[drawn], maps), _display.SCALE)
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def summary(found: Result) -> dict[str, Any]:
-    """Means with 95 % intervals of each measure: s, ceiling, null, how far s is below the ceiling, and the verdict."""
+    """For each measure: means with 95 % intervals of s, ceiling, null and ceiling - s, and the verdict."""
     c = {k: v.double().cpu().numpy() for k, v in {"spearman": found.values, **found.columns}.items()}
     out = {}
     for measure, (_, end) in MEASURES.items():
@@ -120,7 +120,7 @@ def draw(found: Mapping[str, Mapping[str, Any]], caption: str) -> Any:  # noqa: 
 
 
 def blocks(x: Tensor, maps: Mapping[str, Sequence[Tensor]]) -> list[_display.Block]:
-    """For each digit a row for each network: the digit and its maps."""
+    """For each digit, one row per network: the digit and its maps."""
     header = ["Digit", *(title(name).replace("Backprop", "Back-prop") for name in maps)]
     labels = ["true labels", "true labels, again", "permuted labels"]
     out = []
@@ -134,10 +134,10 @@ def blocks(x: Tensor, maps: Mapping[str, Sequence[Tensor]]) -> list[_display.Blo
 
 
 def flat(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """For the caption: which rows have maps without a rank, because one of a pair is constant."""
+    """For the caption: the rows with maps that have no rank correlation, because one map of a pair is constant."""
     missing = {title(name): row["spearman"]["s"]["missing"] for name, row in found.items()}
     named = [f"{name} {k}" for name, k in missing.items() if k]
-    return f" Images left out, since a map is all zero: {', '.join(named)}." if named else ""
+    return f" Images left out because a map is all zero: {', '.join(named)}." if named else ""
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Three randomisation tests of methods, and of maps that do not look at the network at all.
+"""Three randomisation tests of methods, and of maps that do not use the network at all.
 
 Hedstrom, Weber, Lapuschkin, Hohne, 2023, arXiv:2401.06465 (smooth and efficient MPRT), and Binder, Weber, Lapuschkin,
 Montavon, Muller, Samek, CVPR 2023, arXiv:2211.12486 (noise scores high): form of their comparisons of methods.
-The reader should see: noise has the lowest similarity of all rows in MPRT and smooth MPRT, where low is good, so that
-a low number by itself is no evidence; in efficient MPRT an edge detector gets exactly 0 and white noise nearly 0, which
-is about as much as any method gets, or more.
-Differs from the papers: other networks; four photographs, ten noisy samples and three steps of the cascade for the
-photographs; weights are permuted within each tensor, not drawn anew; controls besides noise. Efficient
-MPRT expects maps to become more complex under random weights; here they do not, and gradients of photographs collapse
-onto a few pixels.
+The reader should see: in MPRT and smooth MPRT low is good, and noise has the lowest similarity of all rows. So a low
+number alone is no evidence. In efficient MPRT an edge detector gets exactly 0 and white noise nearly 0; this is about
+as high as any method gets, or higher.
+Differs from the papers: other networks. Four photographs, with ten noisy samples and three steps of the cascade.
+Weights are permuted within each tensor, not drawn again. There are more controls than noise. Efficient MPRT expects
+maps to become more complex under random weights. Here they do not, and gradients of photographs concentrate on a few
+pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,18 +88,18 @@ def main() -> None:
         f"noisy samples, all four steps of the cascade, {many['seeds']} seeds. Bottom: {loaded.note}, "
         f"{few['images']} photographs, {few['samples']} noisy samples, {few['points']} steps, {few['seeds']} seeds. "
         "Explained: the top class. Means over images with 95 % bootstrap intervals. MPRT: similarity of the maps "
-        "before and after the weights are permuted, lowest stage first, mean over the steps; smooth MPRT (one seed): "
-        "the same of maps averaged over noisy images; crosses: maps of different images. Efficient MPRT: relative rise "
-        "of the entropy of the map's histogram when all weights are permuted, -1 for a map that becomes all zero; "
-        "linear between -0.01 and 0.01, logarithmic outside; triangles: the same with each map clipped at "
-        "its 0.5th and 99.5th percentiles. Arrows: better. Filled circles: the row that a test puts first. "
-        f"Grey: maps that do not look at the network.{left_out(run.numbers)}{_run.refusals(run)}"
+        "before and after the weights are permuted, lowest stage first, mean over the steps. Smooth MPRT (one seed): "
+        "the same for maps averaged over noisy images. Crosses: maps of different images. Efficient MPRT: relative "
+        "rise of the entropy of the map's histogram when all weights are permuted; -1 for a map that becomes all zero. "
+        "Its axis is linear between -0.01 and 0.01 and logarithmic outside. Triangles: the same with each map clipped "
+        "at its 0.5th and 99.5th percentiles. Arrows point to better values. Filled circles: the best row of a test. "
+        f"Grey: maps that do not use the network.{left_out(run.numbers)}{_run.refusals(run)}"
     )
     _run.save(run, draw(run.numbers, caption, _run.banner(run)), caption)
 
 
 def bound(run: _run.Run, on: str, model: nn.Module, x: Tensor, names: Sequence[str]) -> dict[str, Attribution]:
-    """The methods that are defined for the model; what is refused is noted."""
+    """The methods that are defined for the model; refused methods are noted."""
     rows: dict[str, Attribution] = {}
     for name in names:
         with _run.attempt(run, name, on):
@@ -119,7 +119,7 @@ def tests(
     seeds: int,
     seed: int,
 ) -> dict[str, Any]:
-    """MPRT, smooth MPRT and efficient MPRT of one row; of the first two the mean over the steps, and the null."""
+    """MPRT, smooth MPRT and efficient MPRT of one row; for the first two, the mean over the steps and the null."""
     order = "bottom-up"
     plain = _run.score(
         run, "model_randomization", model, x, target, of, orders=(order,), points=points, seeds=seeds, seed=seed
@@ -145,7 +145,7 @@ def tests(
 
 
 def best(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
-    """For each test the row that it puts first, of those with a number for half of the images at least."""
+    """For each test its best row, among the rows with a number for at least half of the images."""
     sign = {"lower": 1, "higher": -1}
     return {
         test: min(
@@ -157,7 +157,7 @@ def best(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, str
 
 
 def left_out(numbers: Mapping[str, Any]) -> str:
-    """For the caption: which rows have images without a number, because a map without a rank came up on the way."""
+    """For the caption: the rows with images that have no number, because a map has no rank at some step."""
     found = [
         f"{title(name)} {row[test]['missing']} of {case['images']} ({what}, {key})"
         for key, case in numbers.items()
@@ -165,7 +165,7 @@ def left_out(numbers: Mapping[str, Any]) -> str:
         for test, what in (("mprt", "MPRT"), ("smprt", "smooth MPRT"))
         if row[test]["missing"]
     ]
-    return f" Images left out, since a map is all zero at some step: {', '.join(found)}." if found else ""
+    return f" Images left out because a map is all zero at some step: {', '.join(found)}." if found else ""
 
 
 def draw(numbers: Mapping[str, Any], caption: str, banner: str) -> Any:  # noqa: ANN401 matplotlib's figure

@@ -1,12 +1,12 @@
-"""Maps of a network, and of one that computes the same from an image shifted by a constant.
+"""Maps of a network, and of a second network that computes the same function of an image shifted by a constant.
 
 Kindermans, Hooker, Adebayo, Alber, Schutt, Dahne, Erhan, Kim, 2017, arXiv:1711.00867: form of figures 1 and 2.
-The reader should see: the maps are the same to the last digits where a method depends on the gradient alone or has a
-baseline that moves with the image, and differ by as much as the map itself where it multiplies by the input or keeps a
+The reader should see: the maps are equal to the last digits if a method depends on the gradient alone or has a baseline
+that moves with the image. They differ by as much as the map itself if a method multiplies by the input or has a fixed
 baseline of zeros.
-Differs from the paper: a small CNN for scikit-learn's digits instead of a network for MNIST; the second network
-subtracts the shift in front instead of folding it into the first bias, which is the same function and exact with zero
-padding, too; PatternNet, PatternAttribution and Deep Taylor Decomposition are not in the repository.
+Differs from the paper: a small CNN for scikit-learn's digits instead of a network for MNIST. The second network
+subtracts the shift before its first layer and does not fold it into the first bias; this is the same function, and it
+is also exact with zero padding. PatternNet, PatternAttribution and Deep Taylor Decomposition are not in the repository.
 """
 
 import copy
@@ -35,8 +35,8 @@ CONTROLS = ("sobel_edges", "input_magnitude")
 DRAWN = (0, 2, 3, 4, 7)  # digits in the grid: the first test image of each
 NOT_DRAWN = ("deconvnet", "sobel_edges")  # in the grid
 NET = "digits_true"
-PASSES = 1e-4  # of the check: below, a map counts as unchanged
-ZERO_AT = 1e-17  # where 0 stands on the logarithmic axis
+PASSES = 1e-4  # of the check: below it, a map counts as unchanged
+ZERO_AT = 1e-17  # where 0 is drawn on the logarithmic axis
 SHIFT = {"--shift": {"type": float, "default": -1.0, "help": "added to images in [0, 1] (default: %(default)s)"}}
 
 
@@ -83,10 +83,10 @@ def main() -> None:
         f"subtracts {m:g} first. The logits of the two differ by {logits:.1g} of the largest: they are one function. "
         "Top: maps of the top class, f1 at the left and f2 at the right of each pair. Bottom: largest difference of "
         f"the two maps as a share of the largest value, mean over {n} test images with its 95 % bootstrap interval, in "
-        f"float64; 0 stands at the left end. Left of the dashed line ({PASSES:g}) a map counts as unchanged; at the "
-        "right, the share of the images where it does (rounding can push a ReLU over its edge somewhere on a path). "
-        "From black: the baseline is each image's darkest value, which moves with it; from zeros: black for f1, for f2 "
-        f"the value {-m:g} of f1. Grey: maps that do not look at the network."
+        f"float64; 0 is drawn at the left end. Left of the dashed line ({PASSES:g}) a map counts as unchanged. Numbers "
+        "at the right: the share of unchanged images (rounding can switch a ReLU somewhere on a path). "
+        "From black: the baseline is each image's darkest value, so it moves with the image. From zeros: the baseline "
+        f"is black for f1; for f2 it is the value {-m:g} of f1. Grey: maps that do not use the network."
     )
     blocks = [block(pictures, m, maps)]
     _run.save(run, [_display.grid(blocks, _display.SCALE), draw(found, caption)], f"{_display.SCALE} {caption}")
@@ -103,7 +103,7 @@ def shifted(model: nn.Module, m: float) -> tuple[nn.Module, nn.Module]:
 def from_black(
     of: Attribution, model: nn.Module, x: Float[Tensor, "B C H W"], target: Target
 ) -> Float[Tensor, "B K h w"]:
-    """A method with a baseline, from each image's smallest value."""
+    """A method with a baseline: each image's smallest value."""
     return of(model, x, target, baseline=x.detach().amin(dim=(1, 2, 3), keepdim=True))  # type: ignore[call-arg]
 
 

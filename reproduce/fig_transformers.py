@@ -1,7 +1,7 @@
 """Gradients, class activation maps and attention methods on a ViT and a Swin.
 
-No pretrained transformer comes with the repository, so without --model the weights are random, which the figure says.
-With weights at hand: python reproduce/fig_transformers.py --model vit_base_patch16_224,swin_tiny_patch4_window7_224
+The repository contains no pretrained transformer. Without --model the weights are random, and the figure says so.
+If weights are available: python reproduce/fig_transformers.py --model vit_base_patch16_224,swin_tiny_patch4_window7_224
 """
 
 import _run  # puts the repository on the path
@@ -43,9 +43,9 @@ def main() -> None:
         notes.append(loaded.note)
     meaningless = " They show that the methods run, not what a trained network looks at." if _run.banner(run) else ""
     caption = (
-        f"{'; '.join(notes)}.{meaningless} Below each photograph: its top class and probability; that class is "
-        f"explained. {_display.SCALE} Maps of pixels are summed over the colour channels and drawn on white; maps of "
-        "patches tint the photograph." + _run.refusals(run, "cell left empty")
+        f"{'; '.join(notes)}.{meaningless} Below each photograph: its top class and probability; this class is "
+        f"explained. {_display.SCALE} Pixel maps are summed over the colour channels and drawn on white; patch maps "
+        "are drawn over the photograph." + _run.refusals(run, "cell left empty")
     )
     _run.save(run, _display.grid(blocks, caption, _run.banner(run)), caption)
 

@@ -1,16 +1,17 @@
-"""From a map to a box: how much the threshold decides in weakly supervised object localisation.
+"""From a map to a box: how much the result of weakly supervised object localisation depends on the threshold.
 
 Choe, Oh, Lee, Chun, Akata, Shim. CVPR 2020. arXiv:2001.07437: form of the threshold and MaxBoxAcc figures; boxes on
 photographs as in Zhou, Khosla, Lapedriza, Oliva, Torralba. CVPR 2016. arXiv:1512.04150.
 
-The reader should see: each method has its best box at another threshold, so that one threshold for all puts methods
-into an order that is not theirs; at its own best every method beats a Gaussian in the middle of the image (though here
-most of them are worse than |x|).
+The reader should see: each method has its best box at a different threshold. So one threshold for all methods gives a
+wrong order. At its own best threshold every method beats a Gaussian in the middle of the image (although here most of
+them are worse than |x|).
 
-Differs from the paper: digits on textures with exact boxes and a small CNN, in place of ImageNet, CUB and OpenImages
-with networks trained for the task: no data set has to be fetched. Maps and boxes stay on the images' 32 x 32 pixels,
-thresholds are 0.01 apart (paper: 224 x 224, 0.001). Digits lie anywhere, so the middle is a weaker guess than on
-photographs; they are lighter than most of a texture, so |x| is a stronger one. Photographs have no true box here.
+Differs from the paper: digits on textures with exact boxes and a small CNN, instead of ImageNet, CUB and OpenImages
+with networks trained for the task. So no data set must be downloaded. Maps and boxes have the 32 x 32 pixels of the
+images, and thresholds are 0.01 apart (paper: 224 x 224, 0.001). Digits are anywhere in the image, so the middle is a
+weaker guess than on photographs. They are lighter than most of a texture, so |x| is a stronger guess. Photographs have
+no true box here.
 """
 
 from collections.abc import Mapping
@@ -110,7 +111,7 @@ def _fewer(run: _run.Run, name: str) -> dict[str, Any]:
 
 
 def _curves(run: _run.Run, tau: np.ndarray, hits: Mapping[str, np.ndarray]) -> Figure:
-    """BoxAcc against the threshold; where each row is best; and MaxBoxAccV2."""
+    """BoxAcc against the threshold; the best threshold of each row; and MaxBoxAccV2."""
     with _display.style():
         figure, axes = _plot.chart(1, 3, "", height=2.6, width_ratios=[1.25, 0.8, 1.15])
         left, middle, right = axes[0]
@@ -163,21 +164,22 @@ def _caption(run: _run.Run, loaded: Loaded, n: int) -> str:
     examples = f" ({', '.join(f'{title(a)} over {title(b)}' for a, b in turned[:3])})" if turned else ""
     return (
         f"{_nets.NETS['digit_cnn'].title}; {n} test images of 32 x 32 pixels with exact boxes, explained for "
-        f"the digit; seed {run.args.seed}. Maps as they come, channels summed, scaled to 0 ... 1. Curves: the share of "
-        "images where a box around a region above τ has an IoU of 0.5 or more; dots mark the best τ. At τ = "
-        f"{FIXED} for all (black line) {title(fixed[0])} comes first and {title(fixed[-1])} last; of "
-        f"{run.numbers['pairs']} pairs of methods {len(turned)} have an order there that surely (95 %) turns round "
-        f"when each has its own best τ{examples}. Bars: MaxBoxAccV2 with its 95 % bootstrap interval over images (τ "
-        "chosen anew in each resample); diamonds: noise with the power spectrum of the method's maps; grey bars: "
-        f"controls. With τ chosen on the other half of the images no method changes by more than {chosen:.3f}. "
-        f"{surely} of {len(ORDER)} methods surely beat the centred Gaussian ({v2['centred_gaussian']:.2f}), but "
-        f"{below} are below |x| ({v2['input_magnitude']:.2f}), as digits are lighter than textures. White noise gets "
-        f"{v2['white_noise']:.2f}: many small regions give many boxes, and the best of all counts. A box reaches one "
-        "pixel too far right and down, as in the authors' code; a map that is the mask gets "
+        f"the digit; seed {run.args.seed}. Maps without other processing: channels summed, scaled to 0 ... 1. Curves: "
+        "the share of images where a box around a region above τ has an IoU of 0.5 or more; dots mark the best τ. At "
+        f"τ = {FIXED} for all (black line) {title(fixed[0])} is first and {title(fixed[-1])} last. Of "
+        f"{run.numbers['pairs']} pairs of methods, {len(turned)} have an order at this τ that is certainly (95 %) "
+        f"reversed when each method has its own best τ{examples}. Bars: MaxBoxAccV2 with its 95 % bootstrap interval "
+        "over images (τ is chosen again in each resample). Diamonds: noise with the power spectrum of the method's "
+        f"maps. Grey bars: controls. With τ chosen on the other half of the images no method changes by more than "
+        f"{chosen:.3f}. {surely} of {len(ORDER)} methods are certainly better than the centred Gaussian "
+        f"({v2['centred_gaussian']:.2f}), but {below} are below |x| ({v2['input_magnitude']:.2f}), because digits are "
+        f"lighter than textures. White noise gets {v2['white_noise']:.2f}: many small regions give many boxes, and "
+        "only the best box counts. A box is one pixel too large at the right and at the bottom, as in the authors' "
+        "code; a map that equals the mask gets "
         f"{run.numbers['perfect_map']['MaxBoxAccV2']:.2f}. Published MaxBoxAccV2 (Choe et al., ImageNet, "
         "networks trained for the task, in per cent): CAM 60.0 (VGG), 63.4 (Inception), 63.7 (ResNet-50), centred "
-        f"Gaussian 52.5. Photographs: {loaded.note}; explained for the top class, which stands below with its "
-        "probability; no true boxes, so nothing is scored." + _run.refusals(run, "cell left empty")
+        f"Gaussian 52.5. Photographs: {loaded.note}; explained for the top class, which is named below with its "
+        "probability; there are no true boxes, so nothing is scored." + _run.refusals(run, "cell left empty")
     )
 
 

@@ -1,4 +1,4 @@
-"""Write the tables of methods, checks and figures in README.md from the registries, the bibliography and the sidecars.
+"""Write the tables of methods, checks and figures in README.md, from the registries, the bibliography and the sidecars.
 
 python reproduce/readme_table.py            # writes
 python reproduce/readme_table.py --check    # exits 1 if a table is out of date
@@ -87,7 +87,7 @@ def check_table() -> str:
 
 
 def gallery() -> str:
-    """Every figure with its script, what it shows and the methods in it, as Markdown; then the tables."""
+    """Every figure with its script, its contents and its methods, as Markdown; then the tables."""
     lines = ["| picture | shows |", "| --- | --- |"]
     for script in sorted((ROOT / "reproduce").glob("fig_*.py")):
         name = script.stem
@@ -116,11 +116,11 @@ def _first_line(script: Path) -> str:
     return (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0].replace("|", "\\|")
 
 
-OWN = {"literal", "numpy"}  # references that spell the equations again; all others are code of others
+OWN = {"literal", "numpy"}  # references that write the equations again; all others are code by others
 
 
 def counts() -> str:
-    """How many methods and checks there are, and with what they are compared, as sentences."""
+    """The number of methods and checks, and what they are compared with, as sentences."""
     kinds = {
         "maps that the authors' own code made": lambda v: "authors" in v,
         "another implementation": lambda v: set(v) - OWN - {"authors"},

@@ -1,18 +1,19 @@
-"""Faithfulness of every method: what happens to the score when what a map points at is shown or removed.
+"""Faithfulness of every method: the change of the score when the pixels that a map marks are shown or removed.
 
 Scores of Petsiuk et al. 2018 (insertion, deletion), Rong et al. 2022 (ROAD), Rieger and Hansen 2020 (IROF), Hesse et
 al. 2024 (single deletion), Samek et al. 2017 (pixel flipping), Ancona et al. 2018 (sensitivity-n), Yeh et al. 2019
-(infidelity), each with its 95 % bootstrap interval over images, beside controls that know nothing of the network: on
-photographs, and on digits on textures with a small CNN and a small ViT, where all images are cheap.
+(infidelity), each with its 95 % bootstrap interval over images. The table also has controls that do not use the
+network. The images are photographs, and digits on textures with a small CNN and a small ViT, where all scores are
+cheap.
 
-The reader should see: no method leads in every column, and on photographs smooth noise beats white noise in insertion;
-so a number in bold is one that is surely better than that of noise as smooth as the map itself.
+The reader should see: no method is the best in every column, and on photographs smooth noise beats white noise in
+insertion. So a number is bold only if it is certainly better than that of noise as smooth as the map itself.
 
     python reproduce/table_faithfulness.py
     torchrun --nproc-per-node=4 reproduce/table_faithfulness.py --images DIR --model resnet50 --device cuda --workers 4
 
-With --images DIR every image that can be read is explained for the model's top class. Killed, the same command goes on
-where it was. Memory does not grow with the images, but for a few numbers of each.
+With --images DIR every readable image is explained for the model's top class. If the run was killed, start the same
+command again to continue it. Memory grows only by a few numbers per image.
 """
 
 import sys
@@ -53,7 +54,7 @@ COLUMNS = (
     Column("infidelity", "infidelity", higher=False),
 )
 ON_PHOTOGRAPHS = ("insertion_deletion", "road", "irof", "single_deletion")  # the others cost as much as these together
-LONG = ("ss_cam", "is_cam", "poly_cam")  # thousands of passes an image: on the digits alone, unless asked for
+LONG = ("ss_cam", "is_cam", "poly_cam")  # thousands of passes per image: only on the digits, unless asked for
 ON_DIGITS = tuple(dict.fromkeys(c.check for c in COLUMNS))
 SIZED: Mapping[str, Mapping[str, Any]] = {  # keywords for images of 32 pixels
     "insertion_deletion": {"step": 32},
@@ -64,7 +65,7 @@ SIZED: Mapping[str, Mapping[str, Any]] = {  # keywords for images of 32 pixels
 FEW = ["gradient", "grad_cam"]  # methods of a quick run
 CHECK_OPTIONS = MappingProxyType(
     {
-        "--checks": {"metavar": "A,B", "help": "names of checks of maps; default: those of the tables"},
+        "--checks": {"metavar": "A,B", "help": "names of checks of maps; default: the checks of the tables"},
         "--full": {"action": "store_true", "help": "the papers' settings of the checks, not those of a quick report"},
         "--digits": {"type": int, "default": 32, "metavar": "N", "help": "digits on textures; 0: none"},
     }
@@ -89,7 +90,7 @@ def main() -> None:
 
 
 def tables(run: _run.Run, here: World) -> None:
-    """Measure with all ranks; the first writes."""
+    """Measure with all ranks; the first rank writes the table."""
     args = run.args
     n = min(args.digits, 12) if args.quick else args.digits
     loaded = _run.load(run)
@@ -110,12 +111,12 @@ def tables(run: _run.Run, here: World) -> None:
     left_out = f" ({len(bad)} more could not be read)" if bad else ""
     caption = (
         f"{loaded.note}. Photographs{left_out} are explained for the top class, digits for the digit, seed "
-        f"{args.seed}. Mean over images and 95 % bootstrap interval. ↑ higher is better, ↓ lower. Bold: surely (95 %) "
-        f"better than noise as smooth as the map itself, on the same images, {ENOUGH} or more. Settings of the checks: "
-        f"{'those of the papers' if args.full else 'reduced, see the sidecar'}; on the digits fewer steps of "
-        f"{fewer()}. "
-        + f"Thousands of passes, on photographs only if --methods names them: {long}. "
-        + ("So few photographs make a filter, not a ranking." if len(good) < 100 else "")
+        f"{args.seed}. Mean over images and 95 % bootstrap interval. ↑ higher is better, ↓ lower is better. Bold: "
+        f"certainly (95 %) better than noise as smooth as the map itself, on the same images, at least {ENOUGH}. "
+        f"Settings of the checks: {'those of the papers' if args.full else 'reduced, see the sidecar'}. Fewer steps on "
+        f"the digits: {fewer()}. "
+        + f"These need thousands of passes and run on photographs only if --methods names them: {long}. "
+        + ("With so few photographs this is a filter, not a ranking." if len(good) < 100 else "")
         + "".join(f" Not defined for {title}: {', '.join(f['refused'])}." for title, f in found.items() if f["refused"])
     )
     lines = [line for title, f in found.items() for line in (f"## {title}", "", *f.pop("lines"), "")]
@@ -127,7 +128,7 @@ def tables(run: _run.Run, here: World) -> None:
 def table(
     run: _run.Run, here: World, bench: Bench, names: Sequence[str], methods: Sequence[str], *, small: bool = False
 ) -> dict[str, Any]:
-    """Every check of `methods`, or of --methods, on one bench; on the first rank what the table says, else nothing."""
+    """Every check of `methods` or --methods on one bench. The first rank returns the table, the others nothing."""
     args = run.args
     columns = [c for c in COLUMNS if c.check in names]
     columns += [

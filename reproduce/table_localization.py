@@ -1,19 +1,19 @@
-"""Localisation by every method: whether a map lies on the object that the network was trained to see.
+"""Localisation by every method: does a map lie on the object that the network was trained to recognise?
 
 Scores of Zhang et al. 2018 (pointing game), Wang et al. 2020 (energy), Arras et al. 2022 (relevance mass and rank
 accuracy), of a map as a classifier of pixels (ROC-AUC, average precision), Chefer et al. 2021 (IoU above the mean) and
-Choe et al. 2020 (MaxBoxAccV2), each with its 95 % bootstrap interval over images, beside controls that know nothing of
-the network, a Gaussian in the middle among them.
+Choe et al. 2020 (MaxBoxAccV2). Each score has its 95 % bootstrap interval over images. The table also has controls that
+do not use the network; one of them is a Gaussian in the middle.
 
-The reader should see: the order of methods depends on the score, and maps that know nothing of the network reach a good
-part of some scores; so a number in bold is one that is surely better than that of noise as smooth as the map itself.
+The reader should see: the order of methods depends on the score. Maps that do not use the network reach a large part of
+some scores. So a number is bold only if it is certainly better than that of noise as smooth as the map itself.
 
     python reproduce/table_localization.py
     torchrun --nproc-per-node=4 reproduce/table_localization.py --images DIR --boxes DIR --model resnet50 --device cuda
 
-By default: digits on textures, whose masks are exact, with the small CNN and the small ViT trained for the digits. With
---images and --boxes: ImageNet's validation images and their boxes, see `_annotations.py`, through --model, each
-explained for its own class. Killed, the same command goes on where it was.
+By default: digits on textures with exact masks, and the small CNN and the small ViT trained for the digits. With
+--images and --boxes: ImageNet's validation images and their boxes (see `_annotations.py`) with the network of --model;
+each image is explained for its own class. If the run was killed, start the same command again to continue it.
 """
 
 import dataclasses
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def on_digits(run: _run.Run, here: World) -> None:
-    """Both small networks on digits on textures, with all ranks; the first writes."""
+    """Both small networks on digits on textures, with all ranks; the first rank writes the table."""
     args, n = run.args, run.args.limit or (12 if run.args.quick else 80)
     boxes = {"interval": 0.001} if args.full else dict(CHECKS["wsol"].quick)
     checks = {c.check: boxes | {"size": _ground_truth.SIDE} if c.check == "wsol" else {} for c in COLUMNS}
@@ -91,16 +91,16 @@ def on_digits(run: _run.Run, here: World) -> None:
     if here.rank > 0:
         return
     settings = (
-        f"{n} test images of 32 x 32 pixels, explained for the digit, seed {args.seed}; masks are exact, the object "
-        f"has {found['cnn']['area']:.3f} of the pixels. "
+        f"{n} test images of 32 x 32 pixels, explained for the digit, seed {args.seed}. Masks are exact; the object "
+        f"covers {found['cnn']['area']:.3f} of the pixels. "
     )
-    note = f"Box scores at 32 pixels, no margin in the pointing game. Fewer steps than by default: {fewer()}."
+    note = f"Box scores at 32 pixels; no margin in the pointing game. Fewer steps than the default: {fewer()}."
     titles = {kind: _nets.NETS[f"digit_{kind}"].title for kind in found}
     write(run, {titles[kind]: f for kind, f in found.items()}, settings, note)
 
 
 def on_imagenet(run: _run.Run, here: World) -> None:
-    """The model on ImageNet's images with boxes, with all ranks; the first writes."""
+    """The model on ImageNet's images with boxes, with all ranks; the first rank writes the table."""
     args = run.args
     items, left_out, cut = _annotations.find(args.images, args.boxes, args.limit or (4 if args.quick else None))
     loaded = _run.load(run)
@@ -113,9 +113,9 @@ def on_imagenet(run: _run.Run, here: World) -> None:
     left_out |= bad
     found |= {"left_out": len(left_out), "why": dict(list(left_out.items())[:20]), "cut_boxes": cut}
     missing = f" ({len(left_out)} more left out, see the sidecar)" if left_out else ""
-    beyond = f"; {cut} boxes went beyond their image and were cut" if cut else ""
+    beyond = f"; {cut} boxes reached outside their image and were clipped" if cut else ""
     settings = (
-        f"{loaded.note}. {bench.note}{missing}, seed {args.seed}; the object is the union of its boxes and has "
+        f"{loaded.note}. {bench.note}{missing}, seed {args.seed}. The object is the union of its boxes and covers "
         f"{found['area']:.3f} of the pixels{beyond}. "
     )
     how = "0.001 apart at 224 pixels" if args.full else "0.02 apart at 64 pixels (--full: as in the paper)"
@@ -132,15 +132,15 @@ def cells(
     *,
     small: bool,
 ) -> dict[str, Any]:
-    """Every score of every row on one bench; on the first rank what the table says of it, else nothing.
+    """Every score of every row on one bench. The first rank returns the contents of the table, the others nothing.
 
     Args:
         run: the run.
-        here: which rank this is.
+        here: this rank.
         bench: network and images.
-        names: of methods, unless --methods says otherwise.
+        names: of methods, if --methods is not given.
         checks: name -> keywords.
-        small: images of 32 pixels: large batches, and the fewer steps of FEWER.
+        small: images of 32 pixels: large batches and the reduced steps of FEWER.
     """
     all_rows = rows(run.args.methods, FEW if run.args.quick else names, quick=run.args.quick)
     if small:
@@ -164,14 +164,14 @@ def cells(
 
 
 def write(run: _run.Run, found: Mapping[str, dict[str, Any]], settings: str, note: str) -> None:
-    """The tables below each other, one caption, the sidecar."""
+    """Write the tables one after the other, one caption, and the sidecar."""
     refused = {title: ", ".join(f["refused"]) for title, f in found.items() if f["refused"]}
     caption = (
-        f"{settings}Mean over images and 95 % bootstrap interval; MaxBoxAccV2 is of all images together, its "
-        "thresholds are chosen anew in each resample. Higher is better. Chance: the object's share of the pixels "
-        "(pointing, energy, mass, rank, AP), 0.5 (ROC-AUC). Bold: surely (95 %) better than noise as smooth as the map "
-        f"itself, on the same images, {ENOUGH} or more; of a hundred cells two or three are so by chance. {note}"
-        + ("" if min(f["n"] for f in found.values()) >= 50 else " So few images make a filter, not a ranking.")
+        f"{settings}Mean over images and 95 % bootstrap interval. MaxBoxAccV2 is one number of all images; its "
+        "thresholds are chosen again in each resample. Higher is better. Chance: the object's share of the pixels "
+        "(pointing, energy, mass, rank, AP), 0.5 (ROC-AUC). Bold: certainly (95 %) better than noise as smooth as the "
+        f"map itself, on the same images, at least {ENOUGH}. By chance two or three of a hundred cells are bold. {note}"
+        + ("" if min(f["n"] for f in found.values()) >= 50 else " With so few images this is a filter, not a ranking.")
         + "".join(f" Not defined for the {title}: {names}." for title, names in refused.items())
     )
     lines = ["# Localisation", ""]
@@ -182,7 +182,7 @@ def write(run: _run.Run, found: Mapping[str, dict[str, Any]], settings: str, not
 
 
 def of_all(part: Part) -> dict[str, Any]:
-    """The cell of MaxBoxAccV2, in the form of `_table.numbers`: one number of all images with an object."""
+    """The cell of MaxBoxAccV2 in the form of `_table.numbers`: one number for all images with an object."""
     if part.result is None:
         return {"refused": part.refused}
     mean, draws, n = _max_box_acc(part.result)
@@ -194,7 +194,7 @@ def of_all(part: Part) -> dict[str, Any]:
 
 
 def _max_box_acc(result: Result) -> tuple[float, np.ndarray, int]:
-    """MaxBoxAccV2, the same in resamples of the images, and of how many images."""
+    """MaxBoxAccV2, its values in resamples of the images, and the number of images."""
     there = ~result.curves["iou_any"].isnan().any(dim=1)
     n = int(there.sum())
     if n == 0:

@@ -1,6 +1,6 @@
-"""What rows are judged on: photographs with the user's model, and small networks whose evidence or training is known.
+"""The benches: photographs with the user's model, and small networks whose evidence or training is known.
 
-Needs `reproduce/` on the path: models, photographs and trained networks are kept there.
+Needs `reproduce/` on the path: models, photographs and trained networks are stored there.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ TESTED = {"quick": 100, "full": 360}  # test images of the small networks
 def readable(
     which: str, loaded: Loaded, *, workers: int = 0, world: World = ALONE
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The images of --images: (those that can be read, with their hashes; why the others cannot).
+    """The images of --images: (readable ones with their hashes; the reasons why the others cannot be read).
 
     Args:
         which: see `_images.items`.
         loaded: the model they are prepared for.
-        workers: processes that try them.
+        workers: processes that try to read them.
         world: each rank tries its share.
 
     Raises:
-        ValueError: unknown name, empty folder, or not one readable image.
+        ValueError: unknown name, empty folder, or no readable image.
     """
     found: list[tuple[str, Any, str]] = []
     mine = world.share(_images.items(which))
@@ -77,7 +77,7 @@ def photographs(loaded: Loaded, found: Mapping[str, Any], chunk: int) -> Bench:
 
 
 def textured(loaded: Loaded, size: str, seed: int) -> Bench:
-    """Digits on textures, with masks: a small CNN, or a small ViT where the user's model has attention."""
+    """Digits on textures, with masks: a small CNN, or a small ViT if the user's model has attention."""
     kind = "cnn" if probe(loaded.model, (3, *loaded.preprocessing.size)).architecture == "cnn" else "vit"
     net, n = _nets.net(f"digit_{kind}").to(loaded.device), TEXTURED[size]
     note = f"{n} digits on textures of 32 x 32 pixels, explained for the digit; the masks are exact ({kind.upper()})"
@@ -92,8 +92,8 @@ def on_textures(net: nn.Module, n: int, seed: int, *, name: str, note: str, **ke
         n: images.
         seed: of the images.
         name: of the bench.
-        note: what it is, for a caption.
-        keywords: of the checks, besides no margin around the digit.
+        note: its description, for a caption.
+        keywords: of the checks, in addition to the one for no margin around the digit.
     """
     found, device = _ground_truth.digits_on_textures(n, seed), next(net.parameters()).device
 
@@ -142,7 +142,7 @@ def labels(loaded: Loaded, size: str, folder: str | None, seed: int) -> Bench:
 
 
 def retrained(loaded: Loaded, folder: str | None) -> Bench:
-    """Data for protocols that train networks themselves; one shard, the whole of it."""
+    """Data for protocols that train networks themselves, in one shard."""
     data = _subset(idx(folder) if folder else digits(), 5000)
 
     def prepare(part: slice) -> Mapping[str, Any]:
@@ -160,7 +160,7 @@ def retrained(loaded: Loaded, folder: str | None) -> Bench:
 
 
 def bench_of(check: Check, found: Mapping[str, Bench]) -> Bench:
-    """Where a check runs, by what it asks for."""
+    """The bench of a check, chosen by the check's inputs."""
     for wanted, name in (("mask", "textured"), ("nets", "labels"), ("data", "retrained")):
         if wanted in check.inputs:
             return found[name]
@@ -168,7 +168,7 @@ def bench_of(check: Check, found: Mapping[str, Bench]) -> Bench:
 
 
 def _try(prep: Preprocessing, item: str) -> tuple[str, Any, str]:
-    """(item, hashes of its files, why it cannot be read)."""
+    """(item, hashes of its files, the reason why it cannot be read)."""
     try:
         return item, _images.load(item, prep)[0].sha256, ""
     except ValueError as error:

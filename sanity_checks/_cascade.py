@@ -1,6 +1,6 @@
-"""Maps of several methods while a network loses its stages, each compared with that of the trained network.
+"""Maps of several methods while the stages of a network are randomised, compared with maps of the trained network.
 
-Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim. NeurIPS 2018. arXiv:1810.03292, with the same networks for all methods.
+Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim. NeurIPS 2018. arXiv:1810.03292. All methods use the same networks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ MEASURES = ("spearman", "signed", "ssim", "hog")
 
 @dataclass(frozen=True)
 class Cascade:
-    """What is left of maps while stages are lost; the first step is a second run on the trained network."""
+    """Similarities of maps while stages are randomised; the first step is a second run on the trained network."""
 
     labels: list[str]  # of the steps
     lost: list[list[str]]  # names of the stages lost at each step
@@ -48,13 +48,13 @@ def cascade(
     seed: int = 0,
     tick: Callable[[str], object] = lambda name: None,
 ) -> Cascade:
-    """Lose stages step by step and compare each row's maps with those of the trained network.
+    """Randomise stages step by step and compare each row's maps with those of the trained network.
 
     Args:
-        model: classifier, left as it is.
+        model: classifier; it is not changed.
         x: normalised images.
         target: classes to explain.
-        rows: name -> the method and over how many randomisations its similarities are averaged.
+        rows: name -> (method, number of randomisations over which its similarities are averaged).
         order: "top-down", "bottom-up" or "independent", as in model_randomization.
         points: steps, evenly spread over the stages; None: all stages.
         measures: of similarity.py.
@@ -63,7 +63,7 @@ def cascade(
         tick: called with the row's name after each run of a method.
 
     Raises:
-        ValueError: unknown init, or a network that is dead with so many stages lost.
+        ValueError: unknown init, or a network that is dead after so many stages are randomised.
     """
     L = stages(model, x)
     steps = [frozenset(), *lost_stages(order, len(L), points)]
@@ -138,14 +138,14 @@ def summary(found: Cascade, measures: Sequence[str] = MEASURES) -> dict[str, Any
 
 
 def passes(rows: Mapping[str, tuple[Attribution, int]], points: int) -> int:
-    """How often `cascade` runs a method, all in all."""
+    """The total number of runs of a method in `cascade`."""
     return sum(2 + n * points for _, n in rows.values())
 
 
 def randomized_head(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Int[Tensor, " B"], of: Attribution, seeds: Sequence[int]
 ) -> Float[Tensor, " B"]:
-    """Mean rank correlation of |a| with the maps of networks that have lost the weights of their last layer."""
+    """Mean rank correlation of |a| with the maps of networks whose last layer is randomised."""
     L = stages(model, x)
     reference = explain(of, model, x, target)
     found = [

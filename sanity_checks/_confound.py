@@ -1,7 +1,7 @@
-"""What a randomisation test also measures: the input in a product, and the task of the network.
+"""A randomisation test also measures other effects: the input in a product, and the task of the network.
 
-Yona, Greenfeld. 2021. arXiv:2110.14297, on digits on textures: the object of the one task is the background of the
-other. The closed form for images of black and white is not in the paper.
+Yona, Greenfeld. 2021. arXiv:2110.14297, on digits on textures: the object of one task is the background of the other.
+The closed form for black and white images is not in the paper.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from sanity_checks.similarity import between_images, similarities, spearman
 
 
 class Task(NamedTuple):
-    """One architecture on digits on textures: trained for either label, and without its weights."""
+    """One architecture on digits on textures: trained for the digit, trained for the texture, and randomised."""
 
     digit: nn.Module
     texture: nn.Module
@@ -29,10 +29,10 @@ class Task(NamedTuple):
 
 
 def networks(digit: nn.Module, texture: nn.Module, x: Float[Tensor, "B C H W"], seeds: range) -> Task:
-    """Two trained networks, and one without weights for each seed.
+    """Two trained networks, and one randomised network for each seed.
 
     Raises:
-        ValueError: a network without weights is dead.
+        ValueError: a randomised network is dead.
     """
     random = [f for *_, f in randomizations(digit, [whole(digit)], seeds=seeds)]
     for f in random:
@@ -43,9 +43,10 @@ def networks(digit: nn.Module, texture: nn.Module, x: Float[Tensor, "B C H W"], 
 def closed_form(zeros: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Expected rank correlation of |x u| and |x v| for x of 0 and 1, u and v independent and without ties.
 
-    With a share z of zeros, which share their mean rank z / 2, the other ranks are independent of each other; what is
-    common to both maps is which pixels are zero. In units of the number of pixels the ranks' variance between the
-    groups is z (1 - z) / 4, and in all (1 - z^3) / 12: the ratio is 3 z / (1 + z + z^2).
+    A share z of the pixels is zero, and all zeros have the mean rank z / 2. The other ranks are independent of each
+    other, so the two maps have only the positions of the zeros in common. In units of the number of pixels, the
+    variance of the ranks between the groups is z (1 - z) / 4, and the total variance is (1 - z^3) / 12. The ratio is
+    3 z / (1 + z + z^2).
     """
     return 3 * zeros / (1 + zeros + zeros**2)
 
@@ -54,8 +55,8 @@ def products(x: Float[Tensor, "B C H W"], seed: int) -> dict[str, Float[Tensor, 
     """Rank correlations of |x u| and |x v| for normal u and v.
 
     Returns:
-        zeros: share of pixels that are 0. grey: correlation for the image. binary: for the image's pixels that are not
-        zero, set to one. ink: as grey, at the pixels that are not zero. signed: of x u and x v.
+        zeros: share of pixels that are 0. grey: correlation for the image. binary: for the image with all non-zero
+        pixels set to one. ink: as grey, at the non-zero pixels only. signed: of x u and x v.
     """
     rng = torch.Generator().manual_seed(seed)
     u, v = torch.randn(2, *x.shape, generator=rng)
@@ -74,7 +75,7 @@ def products(x: Float[Tensor, "B C H W"], seed: int) -> dict[str, Float[Tensor, 
 
 
 def contrast(of: Attribution, task: Task, data: DigitsOnTextures) -> tuple[dict[str, Any], list[Float[Tensor, "h w"]]]:
-    """The positive mass on the digit by each network, the task contrast, and what is left without weights.
+    """The positive mass on the digit for each network, the task contrast, and the similarity under random weights.
 
     Returns:
         The numbers, and the maps of the first image by the three networks.

@@ -1,4 +1,4 @@
-"""The pictures of a report: each row's maps of the first photographs, and its map while the weights are lost."""
+"""The pictures of a report: each row's maps of the first photographs, and its map while weights are randomised."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,13 +15,13 @@ from sanity_checks._rows import Row
 from sanity_checks._runner import Bench
 from sanity_checks._torch import explain
 
-PHOTOGRAPHS, STEPS, SIDE = 7, 5, 112  # photographs shown; steps of the cascade; pixels a map is stored at, at most
+PHOTOGRAPHS, STEPS, SIDE = 7, 5, 112  # photographs shown; steps of the cascade; maximum side of a stored map, in pixels
 
 
 def picture(row: Row, bench: Bench, seed: int) -> dict[str, Any]:
     """A row's maps, channels summed: `maps` of the photographs, `cascade` of the first of them.
 
-    The cascade is top-down: the trained network, then STEPS networks that have lost more and more stages.
+    The cascade is top-down: the trained network, then STEPS networks with more and more randomised stages.
     """
     found = bench.load(0, min(PHOTOGRAPHS, len(bench.names)))
     x, target = found["x"], found["target"]
@@ -57,7 +57,7 @@ def _panel(photo: Any, a: list[list[float]]) -> Panel:
 
 
 def _small(maps: Float[Tensor, "B K h w"]) -> Float[Tensor, "B _ _"]:
-    """Channels summed, averaged down to SIDE where larger; four digits."""
+    """Maps summed over channels, averaged down to SIDE if they are larger, and rounded to four digits."""
     a = maps.float().sum(dim=1, keepdim=True).cpu()
     if max(a.shape[2:]) > SIDE:
         a = F.adaptive_avg_pool2d(a, (min(SIDE, a.shape[2]), min(SIDE, a.shape[3])))

@@ -1,8 +1,8 @@
-"""Networks that have lost some of their weights: stages in execution order, which of them are lost, one randomiser.
+"""Networks with randomised weights: stages in execution order, the choice of randomised stages, and one randomiser.
 
-A stage is a block of the network (`layer4.2`, `blocks.11`, `classifier`); together they hold every parameter, also
-those that belong to no layer (class token, position embedding, LayerScale). Normalisation layers between blocks go with
-the block before them.
+A stage is a block of the network (`layer4.2`, `blocks.11`, `classifier`). Together the stages contain every parameter,
+also parameters outside layers (class token, position embedding, LayerScale). A normalisation layer between blocks
+belongs to the block before it. A stage is lost when its weights are randomised.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class Stage(NamedTuple):
 
 @torch.no_grad()
 def stages(model: nn.Module, x: Float[Tensor, "B C H W"]) -> list[Stage]:
-    """The stages of a model, first executed first."""
+    """The stages of a model in execution order."""
     ran: dict[str, int] = {}  # module: when it first ran
     with contextlib.ExitStack() as stack:
         for name, module in model.named_modules():
@@ -47,7 +47,7 @@ def stages(model: nn.Module, x: Float[Tensor, "B C H W"]) -> list[Stage]:
     merged: list[Stage] = []
     for unit in order:
         names = tuple(found[unit])
-        bare = unit == "" or all(sizes[n] < 2 for n in names)  # parameters of the model itself; a norm by itself
+        bare = unit == "" or all(sizes[n] < 2 for n in names)  # parameters of the model itself; a separate norm
         if merged and (bare or merged[-1].name == ""):
             before = merged.pop()
             merged.append(Stage(before.name or unit, before.parameters + names))
@@ -62,7 +62,7 @@ def whole(model: nn.Module) -> Stage:
 
 
 def lost_stages(order: str, n: int, points: int | None) -> Iterator[frozenset[int]]:
-    """Which of n stages are lost at each step of an order: `points` steps, evenly spread; None: n steps."""
+    """The lost stages, out of n, at each step of an order: `points` steps, evenly spread; None: n steps."""
     m = min(points or n, n)
     steps = [round(i * (n - 1) / (m - 1)) for i in range(m)] if m > 1 else [0]  # 0 ... n - 1
     for k in steps:
@@ -82,17 +82,17 @@ def randomizations(
     init: str = "permute",
     seeds: Iterable[int] = (0,),
 ) -> Iterator[tuple[int, frozenset[int], nn.Module]]:
-    """Copies of the model that have lost stages, made one at a time: every step with the first seed, then the next.
+    """Copies of the model with lost stages, one at a time: all steps with the first seed, then with the next seed.
 
     Args:
-        model: left as it is.
+        model: it is not changed.
         L: its stages.
-        steps: which of them are lost at each step; None: one step, all of them.
+        steps: the lost stages at each step; None: one step that loses all stages.
         init: see `randomized`.
         seeds: of the randomisations.
 
     Yields:
-        The seed, the stages that are lost, the network without them.
+        The seed, the lost stages, and the network with these stages randomised.
 
     Raises:
         ValueError: unknown init.
@@ -106,15 +106,16 @@ def randomizations(
 
 @torch.no_grad()
 def randomized(model: nn.Module, names: Collection[str], *, init: str = "permute", seed: int = 0) -> nn.Module:
-    """A copy of the model that has lost the parameters `names`.
+    """A copy of the model in which the parameters `names` are randomised.
 
     Args:
-        model: left as it is.
+        model: it is not changed.
         names: of parameters.
-        init: permute: the numbers of each tensor, shuffled. normal_matched: normal with the tensor's mean and standard
-            deviation. reset: each module's own `reset_parameters`, which also forgets batch statistics; parameters
-            whose module has none are drawn as normal_matched. reset_keep_bn: the same, batch statistics kept.
-        seed: with a parameter's name it fixes the draw; equal shapes get different numbers.
+        init: permute: the numbers of each tensor are shuffled. normal_matched: normal distribution with the tensor's
+            mean and standard deviation. reset: each module's own `reset_parameters`, which also resets batch
+            statistics; parameters of modules without it are drawn as in normal_matched. reset_keep_bn: like reset, but
+            batch statistics are kept.
+        seed: seed and parameter name together fix the draw; tensors of equal shape get different numbers.
 
     Raises:
         ValueError: unknown init.
@@ -151,11 +152,11 @@ def alive(model: nn.Module, trained: nn.Module, x: Float[Tensor, "B C H W"], ini
 
     Returns:
         logit_std: standard deviation of the logits over classes. entropy: of the softmax, in nats. variation: standard
-        deviation of the logits over images, as a share of the trained network's.
+        deviation of the logits over images, divided by that of the trained network.
 
     Raises:
-        ValueError: the network is dead: variation is below 0.001. It answers the same to everything, and maps of it
-            measure rounding.
+        ValueError: the network is dead: variation is below 0.001. Its output is the same for every image, and its maps
+            measure rounding errors.
     """
     noise = torch.randn(4, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
     y, y0 = (m(noise * x.std() + x.mean()).float() for m in (model, trained))  # 4 N
@@ -163,14 +164,14 @@ def alive(model: nn.Module, trained: nn.Module, x: Float[Tensor, "B C H W"], ini
     if variation < 1e-3:
         raise ValueError(
             f"init: {init!r} leaves this network dead (its logits vary {variation:.1e} as much as the trained ones), "
-            "so it judges nothing; use 'permute' or 'normal_matched'"
+            "so the test would mean nothing; use 'permute' or 'normal_matched'"
         )
     entropy = torch.distributions.Categorical(logits=y).entropy().mean()
     return {"logit_std": float(y.std(dim=1).mean()), "entropy": float(entropy), "variation": variation}
 
 
 def _unit(model: nn.Module, parameter: str) -> str:
-    """The block that a parameter is in: the outermost module that is not a container of blocks."""
+    """The block that contains a parameter: the outermost module that is not a container of blocks."""
     module, path = model, []
     for part in parameter.split(".")[:-1]:
         module = module.get_submodule(part)

@@ -1,4 +1,4 @@
-"""From the parts of a run to report.json, the PNGs and one self-contained report.html."""
+"""Write report.json, the PNGs and one self-contained report.html from the parts of a run."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ from sanity_checks._statistics import Interval, Verdict, interval, paired, retai
 WORDS: dict[Verdict, str] = {"responds": "●", "partial": "◐", "insensitive": "○", "no evidence": "?"}
 ORDER: tuple[Verdict, ...] = ("no evidence", "insensitive", "partial", "responds")  # for --require
 MEANING = {
-    "responds": "surely less than a tenth of the map's similarity is left (R < 0.1)",
-    "partial": "something is left, or the images are too few to say",
-    "insensitive": "surely more than half is left (R > 0.5): the map hardly depends on what was changed",
-    "no evidence": "the check cannot tell the map from noise, so it says nothing",
+    "responds": "certainly less than a tenth of the map's similarity is left (R < 0.1)",
+    "partial": "some similarity is left, or there are too few images to decide",
+    "insensitive": "certainly more than half is left (R > 0.5): the map depends very little on the change",
+    "no evidence": "the check cannot distinguish the map from noise, so it gives no evidence",
 }
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the main table: retained similarity R of a randomisation, or a gain over noise as smooth."""
+    """A column of the main table: retained similarity R of a randomisation, or a gain over equally smooth noise."""
 
     header: str
     hint: str
@@ -39,8 +39,8 @@ class Column:
     value: str = ""  # a column of the check's result; "": its values
     null: str = ""  # for R: the columns of null and ceiling
     ceiling: str = "ceiling"
-    matched: int = 0  # +1: value minus that of noise as smooth; -1: the other way round, where lower is better
-    chance: float | None = None  # what a map that knows nothing gets
+    matched: int = 0  # +1: value minus that of equally smooth noise; -1: the opposite, where lower is better
+    chance: float | None = None  # the value of a map that does not use the network
 
 
 COLUMNS = (
@@ -54,9 +54,9 @@ COLUMNS = (
     Column("R, other class", "another class explained", "random_logit", "", "null"),
     Column("R, labels", "trained on permuted labels", "label_randomization", "", "null"),
     Column("eMPRT", "rise of histogram entropy, all weights randomised", "efficient_model_randomization", chance=0.0),
-    Column("insertion", "AUC above noise as smooth", "insertion_deletion", "insertion", matched=1),
-    Column("deletion", "AUC below noise as smooth", "insertion_deletion", "deletion", matched=-1),
-    Column("ROAD", "LeRF - MoRF above noise as smooth", "road", matched=1),
+    Column("insertion", "AUC above equally smooth noise", "insertion_deletion", "insertion", matched=1),
+    Column("deletion", "AUC below equally smooth noise", "insertion_deletion", "deletion", matched=-1),
+    Column("ROAD", "LeRF - MoRF above equally smooth noise", "road", matched=1),
     Column("mass / area", "of the digit on a texture; 1 is chance", "energy_pointing_game", "mu_w", chance=1.0),
 )
 TABLE_CHECKS = tuple(dict.fromkeys(c.check for c in COLUMNS))
@@ -67,10 +67,10 @@ def summarise(rows: Sequence[Row], found: Mapping[tuple[str, str], Part]) -> dic
 
     Args:
         rows: methods and controls.
-        found: (row, check) -> merged part; what is missing was not run.
+        found: (row, check) -> merged part; a missing pair was not run.
 
     Returns:
-        JSON: for each row its label, verdict, the main table and every check's intervals and values per image.
+        JSON: for each row its label, its verdict, the main table, and every check's intervals and values per image.
     """
     checks = list(dict.fromkeys(check for _, check in found))
     return {
@@ -95,10 +95,10 @@ def _row(row: Row, parts: Mapping[str, Part]) -> dict[str, Any]:
 
 
 def overall(cells: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
-    """A row's verdict: that of the fully randomised model, if the map also says something about the model.
+    """A row's verdict: the verdict of the fully randomised model, if the map is also faithful to the model.
 
-    A map that responds, but is not surely better than noise of its own smoothness in any faithfulness column that was
-    run, is 'no evidence': noise responds, too. None where model_randomization was not run or refused.
+    A map that responds, but is not certainly better than equally smooth noise in at least one faithfulness column that
+    was run, is 'no evidence', because noise responds, too. None if model_randomization was not run or was refused.
     """
     word = cells.get("R, all gone", {}).get("word")
     faithful = [cells[h]["low"] for h in ("insertion", "deletion", "ROAD") if cells.get(h, {}).get("mean") is not None]
@@ -108,7 +108,7 @@ def overall(cells: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
 
 
 def _cell(column: Column, part: Part) -> dict[str, Any]:
-    """One cell of the main table: mean, 95 % interval, n; a word where there is a rule for one."""
+    """One cell of the main table: mean, 95 % interval, n; and a verdict word if there is a rule for it."""
     r = part.result
     if r is None:
         return {"refused": part.refused}
@@ -131,7 +131,7 @@ def _cell(column: Column, part: Part) -> dict[str, Any]:
 
 
 def _beyond(found: Interval, chance: float | None) -> str:
-    """'no evidence' where the interval holds what a map that knows nothing gets."""
+    """'no evidence' if the interval contains the chance value."""
     if chance is None:
         return ""
     return "" if found.low > chance or found.high < chance else "no evidence"
@@ -158,7 +158,7 @@ def _numbers(check: Check, part: Part) -> dict[str, Any]:
 
 
 def _band(curve: Float[np.ndarray, "B n"]) -> dict[str, Any]:
-    """Mean of curves and its pointwise 95 % bootstrap interval (1,000 resamples, the same for all points)."""
+    """Mean of curves with its pointwise 95 % bootstrap interval (1,000 resamples, the same ones for all points)."""
     there = curve[~np.isnan(curve).any(axis=1)]
     if not len(there):
         return {"mean": [None] * curve.shape[1], "low": [None] * curve.shape[1], "high": [None] * curve.shape[1]}
@@ -169,7 +169,7 @@ def _band(curve: Float[np.ndarray, "B n"]) -> dict[str, Any]:
 
 
 def _consistency(rows: Sequence[Row], found: Mapping[tuple[str, str], Part]) -> dict[str, Any]:
-    """Kendall's tau between the faithfulness checks: do they rank the rows alike?"""
+    """Kendall's tau between the faithfulness checks: do they rank the rows in the same order?"""
     names = [c for c in dict.fromkeys(check for _, check in found) if CHECKS[c].kind == "faithfulness"]
     scores = {}
     for name in names:
@@ -209,8 +209,8 @@ def curves_figure(report: Mapping[str, Any]) -> Figure | None:
     """A row of panels for each method: the two cascades, insertion, deletion; controls as thin grey lines."""
     rows = report["rows"]
     panels = [
-        ("model_randomization", "top-down", "weights gone, head to stem", "step"),
-        ("model_randomization", "bottom-up", "weights gone, stem to head", "step"),
+        ("model_randomization", "top-down", "randomised, head to stem", "step"),
+        ("model_randomization", "bottom-up", "randomised, stem to head", "step"),
         ("insertion_deletion", "insertion", "insertion", "share of pixels shown"),
         ("insertion_deletion", "deletion", "deletion", "share of pixels removed"),
     ]
@@ -271,7 +271,7 @@ def _line(ax: Axes, found: Mapping[str, Any], curve: str, label: str, *, band: b
 
 
 def write_html(file: Path, report: Mapping[str, Any], figures: Mapping[str, Path], bib: Mapping[str, str]) -> None:
-    """The page: one file, no request to anywhere; written to a temporary name and renamed."""
+    """Write the page as one file that loads no other file; it is written under a temporary name and renamed."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"n2": _n2, "n3": _n3}
     template = environment.from_string((Path(__file__).parent / "_report.html").read_text())
@@ -294,7 +294,7 @@ def _n3(value: float | None) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    """Fixed decimals, a proper minus, no minus zero; '' where there is no number."""
+    """Fixed decimals, a real minus sign, no minus zero; '' if there is no number."""
     if value is None or value != value:
         return ""
     shown = f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.3g}"

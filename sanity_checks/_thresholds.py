@@ -1,4 +1,4 @@
-"""How much the threshold decides when boxes are made of maps: hits of `wsol` at each threshold, and their maxima.
+"""How much the boxes of maps depend on the threshold: hits of `wsol` at each threshold, and their maxima.
 
 hits    n u 3: 1 where the best of all boxes of image n overlaps enough at threshold u, for each of `wsol.DELTAS`
 """
@@ -20,12 +20,12 @@ RESAMPLES = 10_000
 
 
 def as_bytes(a: Float[Tensor, "H W"]) -> UInt8[np.ndarray, "H W"]:
-    """A map as `wsol` cuts it: scaled to 0 ... 255."""
+    """A map as `wsol` thresholds it: scaled to 0 ... 255."""
     return (minmax(a.double()).cpu().numpy() * 255).astype(np.uint8)
 
 
 def found_boxes(a: Float[Tensor, "H W"], tau: float) -> Real[np.ndarray, "n 4"]:
-    """The boxes that `wsol` judges at a threshold: of all contours, in the pixels of the map."""
+    """The boxes that `wsol` scores at a threshold: the boxes of all contours, in the pixels of the map."""
     image = as_bytes(a)
     return boxes_above(image, int(tau * image.max()))[0]
 
@@ -37,7 +37,7 @@ def hits_of(curves: Mapping[str, Float[Tensor, "n t"]]) -> Float[np.ndarray, "n 
 
 
 def highest(acc: Float[np.ndarray, "..."], axis: int) -> Int[np.ndarray, "..."]:
-    """The place of the maximum; of equals the first, and rounding must not choose between them."""
+    """The index of the maximum: the first of equal values, where values that differ only by rounding are equal."""
     return acc.round(9).argmax(axis=axis)
 
 
@@ -57,10 +57,10 @@ def held_out(hits: Float[np.ndarray, "n u 3"]) -> Float[np.ndarray, " n"]:
 
 
 def resampled(hits: Float[np.ndarray, "n u 3"], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """MaxBoxAccV2 and the places of the best thresholds in bootstrap resamples of the images: R, and R 3.
+    """MaxBoxAccV2 and the indices of the best thresholds in bootstrap resamples of the images: R, and R 3.
 
-    Thresholds are chosen again in every resample, as in the number itself. A maximum of means is a little too high for
-    these images, and a little more so in a resample. The same seed draws the same images.
+    Thresholds are chosen again in every resample, as for the number itself. A maximum of means is a little too high for
+    these images, and even a little higher in a resample. The same seed draws the same images.
     """
     n, u, k = hits.shape
     rng = np.random.default_rng(seed)
@@ -103,7 +103,7 @@ def summary(
 
 
 def reversals(scores: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[tuple[str, str]]:
-    """Pairs (a, b) where a is certainly better by the first of its two lists and certainly worse by the second.
+    """Pairs (a, b) where a is certainly better than b by the first of its lists and certainly worse by the second.
 
     Certainly: the 95 % interval of the paired difference is on one side of 0. The pair that changes most comes first.
     """

@@ -8,12 +8,12 @@ Hedstrom, Weber, Lapuschkin, Hohne. XAI in Action workshop, NeurIPS 2023. arXiv:
 e       attributions of all channels and positions, signed
 B       bins over each map's own range                   bins
 
-Differs from the paper: no; the column `clipped` is the same with each map clipped at its 0.5th and 99.5th percentiles,
-since one outlier empties the bins. Weights are permuted (see model_randomization). q is 0 where xi(e) is 0.
-Differs from other code: Quantus' rules for the number of bins use the number of axes in place of the number of
-attributions; with the number given, its entropy is this one.
-Good to know: a map that is as complex as can be scores about 0, as noise does; a map that does not look at the network
-scores exactly 0.
+Differs from the paper: no. The column `clipped` is the same with each map clipped at its 0.5th and 99.5th percentiles,
+because one outlier leaves most bins empty. Weights are permuted (see model_randomization). q is 0 where xi(e) is 0.
+Differs from other code: Quantus' rules for the number of bins use the number of axes instead of the number of
+attributions. With a given number of bins its entropy is the same as here.
+Good to know: a map with the highest possible complexity scores about 0, as noise does. A map that does not use the
+network scores exactly 0.
 """
 
 import torch
@@ -31,7 +31,7 @@ from sanity_checks._torch import explain
     title="Efficient model randomisation (eMPRT)",
     cite="hedstrom2023sanity",
     kind="randomization",
-    protocol="The number is the relative rise of the map's histogram entropy when all weights are thrown away.",
+    protocol="The number is the relative rise of the map's histogram entropy when all weights are randomised.",
     higher_is_better=True,
     forward=Formula("2 · seeds", lambda s: 2 * s.seeds),
     runs=Formula("1 + seeds", lambda s: 1 + s.seeds),
@@ -63,8 +63,8 @@ def efficient_model_randomization(
         init: see `_randomize.randomized`.
 
     Returns:
-        Columns: `clipped` (see above), `entropy` xi(e), and `skill`: (xi(e^) / xi(e)) / (H(f^) / H(f)), H that of the
-        softmax.
+        Columns: `clipped` (see above), `entropy` xi(e), and `skill`: (xi(e^) / xi(e)) / (H(f^) / H(f)), where H is the
+        entropy of the softmax.
 
     Raises:
         ValueError: the randomised network is dead, or fewer than two bins.
@@ -99,7 +99,7 @@ def entropy(e: Float[Tensor, "B K h w"], bins: int) -> Float[Tensor, " B"]:
 
 
 def clipped(e: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
-    """Each map within its 0.5th and 99.5th percentiles."""
+    """Each map clipped at its 0.5th and 99.5th percentiles."""
     ordered = at_least_float32(e.detach()).flatten(1).sort(dim=1).values
     n = ordered.shape[1] - 1
     low, high = (ordered[:, round(share * n)].view(-1, 1, 1, 1) for share in (0.005, 0.995))

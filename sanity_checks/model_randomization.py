@@ -2,29 +2,30 @@
 
 Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim. NeurIPS 2018. arXiv:1810.03292
 
-    s_k   =  sim( M(f, x, c),  M(f_k, x, c) )        f_k: f with the weights of some stages thrown away
+    s_k   =  sim( M(f, x, c),  M(f_k, x, c) )        f_k: f with the weights of some stages randomised
 
-    top-down      f_k has lost stages L, L-1, ... L-k        (cascading randomisation, section 3.1)
-    independent   f_k has lost stage k alone                 (independent randomisation, section 3.1)
-    bottom-up     f_k has lost stages 1, 2, ... k            (Binder et al., CVPR 2023, arXiv:2211.12486)
+    top-down      stages L, L-1, ... L-k are randomised      (cascading randomisation, section 3.1)
+    independent   only stage k is randomised                 (independent randomisation, section 3.1)
+    bottom-up     stages 1, 2, ... k are randomised          (Binder et al., CVPR 2023, arXiv:2211.12486)
 
 M       the method                                       of
 f, c    trained network and class                        model, target
 sim     similarity of two maps                           similarity.py; `spearman` of |a| is the number reported
 L       stages, in execution order                       stages
 
-A map that explains the network must change when the network does. What is left is read against two lines: `null`, the
-similarity of the maps of different images, and `ceiling`, that of two runs on the same network.
-Retained similarity R = (s - null) / (ceiling - null): 1 is "did not notice", 0 is chance.
+A map that explains the network must change when the network changes. The similarity that is left is compared with two
+levels: `null`, the similarity of the maps of different images, and `ceiling`, the similarity of two runs on the same
+network. Retained similarity R = (s - null) / (ceiling - null): 1 means that the map did not change, 0 is chance.
 
 Differs from the paper: weights are permuted within each tensor by default, not drawn from the initialiser. PyTorch's
-initialisers leave some networks dead (EfficientNet-Lite0's logits then vary by 1e-8 of what they did); a dead network
-judges nothing and is refused. The class stays the trained network's choice; the authors' code picks the top class anew
-(repick=True). Spearman is taken at the map's own resolution. Batch statistics are kept, as in the authors' code.
-Differs from other code: Quantus 0.6 reseeds before every module, so layers of one shape get the same weights, goes
-through modules in the order of registration, misses parameters outside layers (class token, LayerScale), and averages
-the untouched network's 1.0 into its score.
-Good to know: noise passes this test. A method is to be read beside the controls and beside a faithfulness number.
+initialisers leave some networks dead (EfficientNet-Lite0's logits then vary by 1e-8 of their former variation). A test
+with a dead network means nothing, so it is refused. The class remains the trained network's top class; the authors'
+code takes the top class of the randomised network (repick=True). Spearman is computed at the map's own resolution.
+Batch statistics are kept, as in the authors' code.
+Differs from other code: Quantus 0.6 sets the seed again before every module, so layers of equal shape get the same
+weights. It goes through modules in the order of registration, misses parameters outside layers (class token,
+LayerScale), and includes the unchanged network's 1.0 in the mean score.
+Good to know: noise passes this test. Compare a method with the controls and with a faithfulness score.
 """
 
 import torch
@@ -44,8 +45,8 @@ from sanity_checks.similarity import MEASURES, between_images, similarities, spe
     cite="adebayo2018sanity",
     kind="randomization",
     protocol=(
-        "Weights are thrown away stage by stage and the map is made again; the number is the rank correlation of the "
-        "absolute maps before and after, once all weights are gone."
+        "Weights are randomised stage by stage and the map is computed again. The number is the rank correlation of "
+        "the absolute maps before and after all weights are randomised."
     ),
     higher_is_better=False,
     forward=Formula("1 + seeds · (2 · points - 1)", lambda s: 1 + s.seeds * (2 * min(s.points or s.S, s.S) - 1)),
@@ -75,15 +76,15 @@ def model_randomization(
         target: classes to explain.
         of: the method.
         orders: of ORDERS. The cost of "top-down" and "bottom-up" together is 2 L - 1 networks.
-        points: networks per order, evenly spread over the stages, the first and the last among them; None: all stages.
-        seeds: randomisations that are averaged.
+        points: networks per order, evenly spread over the stages, including the first and the last; None: all stages.
+        seeds: number of randomisations in the mean.
         seed: of the first.
         init: see `_randomize.randomized`.
         repick: explain the randomised network's own top class (the authors' code).
 
     Returns:
         Columns `full_<measure>` and `null_<measure>` for every measure of similarity.py, `ceiling`, `head` and
-        `bottom_up`: the first step of the two cascades. Curves: each order, and Spearman of the logits along it, which
+        `bottom_up`: the first step of the two cascades. Curves: each order, and Spearman of the logits along it; this
         shows when the network itself has changed.
 
     Raises:

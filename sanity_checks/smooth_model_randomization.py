@@ -10,10 +10,11 @@ N       noisy samples                                    samples
 sigma   standard deviation                               noise * (max - min) of the image
 l       layers, lowest first                             points along the bottom-up order
 
-Differs from the paper: no. As the authors' code does, the last sample has no noise and |.| follows the averaging. Maps
-are not divided by their second moment first: ranks do not feel it. Weights are permuted (see model_randomization).
-Differs from other code: Quantus 0.6 reseeds before each module (see model_randomization).
-Good to know: averaging removes what is noise in a gradient map and keeps what is stable, so scores rise for all.
+Differs from the paper: no. As in the authors' code, the last sample has no noise, and |.| is taken after the averaging.
+Maps are not divided by their second moment first, because this does not change ranks. Weights are permuted (see
+model_randomization).
+Differs from other code: Quantus 0.6 sets the seed again before each module (see model_randomization).
+Good to know: averaging removes the noise of a gradient map and keeps its stable part, so all scores rise.
 """
 
 import torch
@@ -33,8 +34,8 @@ from sanity_checks.similarity import between_images, similarities
     cite="hedstrom2023sanity",
     kind="randomization",
     protocol=(
-        "Maps are averaged over noisy copies of the image before the weights are thrown away, lowest stage first, and "
-        "after; the number is the mean rank correlation over the steps."
+        "Maps are averaged over noisy copies of the image, before and after the weights are randomised, lowest stage "
+        "first. The number is the mean rank correlation over the steps."
     ),
     higher_is_better=False,
     forward=0,
@@ -57,7 +58,7 @@ def smooth_model_randomization(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Mean similarity of smoothed maps along the cascade, which is the curve; columns `full`, `null`, `ceiling`.
+    """Mean similarity of smoothed maps along the cascade; the curve has each step; columns `full`, `null`, `ceiling`.
 
     Args:
         model: classifier.

@@ -183,7 +183,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(place, tmp_path):
         ("images", "nowhere", "--boxes: there is no folder or archive"),
         ("images", "images", r"has no \.xml file"),
         ("images", "images/ILSVRC2012_val_00000001.JPEG", "cannot be read as an archive"),
-        ("images", "other", "none of 2 images has a sound annotation; the first, ILSVRC2012_val_00000001.JPEG"),
+        ("images", "other", "none of 2 images has a valid annotation; the first, ILSVRC2012_val_00000001.JPEG"),
     ],
 )
 def test_a_wrong_place_is_an_error(place, tmp_path, images, boxes, message):
