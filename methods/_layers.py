@@ -126,7 +126,7 @@ def default_layer(model: nn.Module, image: tuple[int, ...] = (3, 224, 224)) -> s
     return found.layer
 
 
-def stages(model: nn.Module, layer: str, image: tuple[int, ...] = (3, 224, 224)) -> list[str]:
+def finer_layers(model: nn.Module, layer: str, image: tuple[int, ...] = (3, 224, 224)) -> list[str]:
     """The last layer on each grid finer than that of `layer`, before it: of a resnet50's layer4 act1, layer1, 2 and 3.
 
     Not inside a module that only steps from that grid to another: layer1, not the start of layer2.

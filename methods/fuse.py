@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._cost import Formula, Passes
-from methods._layers import stages
+from methods._layers import finer_layers
 from methods._registry import method
 from methods._torch import Target, at_least_float32, minmax, ratio, upsample
 from methods.layer_cam import layer_cam
@@ -62,7 +62,7 @@ def fuse(
         raise ValueError(
             f"how, scale: must be one of {', '.join(HOW)} and one of max, minmax, none, got {how!r} and {scale!r}"
         )
-    layers = stages(model, layer, x.shape[1:]) if layers is None else layers
+    layers = finer_layers(model, layer, x.shape[1:]) if layers is None else layers
     S = []
     for name in (*layers, layer):
         M = at_least_float32(of(model, x, target, layer=name))  # B 1 h_l w_l

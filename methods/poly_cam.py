@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._cost import Formula
-from methods._layers import stages
+from methods._layers import finer_layers
 from methods._registry import method
 from methods._torch import Target, activation, at_least_float32, chunks, ratio, score, scores, upsample
 
@@ -75,7 +75,7 @@ def poly_cam(
     S: list[Tensor] = []
     with torch.set_grad_enabled(x.requires_grad):
         deepest = activation(model, x, layer)
-        finer = stages(model, layer, x.shape[1:]) if layers is None else layers
+        finer = finer_layers(model, layer, x.shape[1:]) if layers is None else layers
         for name in (layer, *reversed(finer)):
             logits, A = deepest if name == layer else activation(model, x, name)  # B N, B K h w
             f_x, A, w = at_least_float32(score(logits, f)), at_least_float32(A), []  # B, B K h w

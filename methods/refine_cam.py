@@ -49,7 +49,9 @@ from methods._torch import (
 
 def modules_before(model: nn.Module, layer: str, image: tuple[int, ...]) -> list[str]:
     """The last stage on each grid finer than that of `layer`: those that are made of modules; not the stem."""
-    return [n for n in _layers.stages(model, layer, image) if any(True for _ in model.get_submodule(n).children())]
+    return [
+        n for n in _layers.finer_layers(model, layer, image) if any(True for _ in model.get_submodule(n).children())
+    ]
 
 
 def plus_plus(

@@ -59,7 +59,7 @@ def share(run: _run.Run, maps: Float[Tensor, "B K h w"], like: Tensor, side: int
     width = like.shape[-1]
     own = (torch.arange(width, device=maps.device) >= width // 2) == bool(side)  # W
     own = own.expand(len(maps), like.shape[-2], width)
-    return _run.score(run, "energy_pointing_game", maps, own).values
+    return _run.check(run, "energy_pointing_game", maps, own).values
 
 
 def both_classes(

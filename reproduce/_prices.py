@@ -20,7 +20,7 @@ from _clock import Clock, Timed
 from _passes import Pass
 from methods._cost import Cost
 from methods._edits import outwards
-from methods._layers import stages
+from methods._layers import finer_layers
 from methods._torch import activation
 from methods.refine_cam import modules_before
 
@@ -166,7 +166,7 @@ def tail_layers(
         return ()
     image = (x.shape[1], x.shape[2], x.shape[3])
     if name == "fuse":  # a gradient that ends at each
-        return (*(stages(model, layer, image) if layers is None else layers), layer)
+        return (*(finer_layers(model, layer, image) if layers is None else layers), layer)
     if name == "refine_cam":  # one gradient, to the first
         return (*(modules_before(model, layer, image) if layers is None else layers), layer)[:1]
     return (layer,)
@@ -188,7 +188,7 @@ def sizes(
     """What `Method.cost` may need: C, H, W, K, h, w of the layer; depth, channels of it and `layers` (None: stages)."""
     found = dict(zip("CHW", x.shape[1:], strict=True))
     if layer:
-        at = [*(stages(model, layer, x.shape[1:]) if layers is None else layers), layer]
+        at = [*(finer_layers(model, layer, x.shape[1:]) if layers is None else layers), layer]
         with torch.no_grad():
             grids = [activation(model, x[:1], name)[1].shape[1:] for name in at]
         found |= dict(zip("Khw", grids[-1], strict=True)) | {"depth": len(at), "channels": sum(K for K, _, _ in grids)}

@@ -171,6 +171,6 @@ def on_swatch(run: _run.Run, name: str, model: nn.Module, data: Decoys) -> tuple
     of = _run.bind(run, name, model, data.x, **{k: v for k, v in MORE.items() if k in METHODS[name].params})
     parts = zip(data.x.split(256), data.y.split(256), strict=True)
     a = torch.cat([of(model, x.detach(), y).detach() for x, y in parts])
-    found = _run.score(run, "relevance_mass", a, data.mask, pooling="sum,abs")
+    found = _run.check(run, "relevance_mass", a, data.mask, pooling="sum,abs")
     zero = int((a.flatten(1) == 0).all(dim=1).sum())
     return a, over_digits(found.columns["mu_w"]) | {"maps all zero": zero / len(a)}

@@ -194,7 +194,7 @@ def bind(run: Run, name: str, model: nn.Module, x: Tensor, **params: Any) -> par
     return of
 
 
-def score(run: Run, name: str, *inputs: Any, **params: Any) -> Result:  # noqa: ANN401
+def check(run: Run, name: str, *inputs: Any, **params: Any) -> Result:  # noqa: ANN401
     """A check of sanity_checks/ on its positional inputs, noted for the sidecar."""
     note_check(run, name, params)
     return CHECKS[name].fn(*inputs, **params)

@@ -103,7 +103,7 @@ def measure(
         different photographs. ceiling: of two runs. head: spearman on networks with a permuted last layer.
     """
     seed = run.args.seed
-    result = _run.score(run, "random_logit", model, x, target, of, classes=classes, seed=seed)
+    result = _run.check(run, "random_logit", model, x, target, of, classes=classes, seed=seed)
     values = {"spearman": result.values, "head": randomized_head(model, x, target, of, range(seed, seed + seeds))}
     values |= {k: result.columns[k] for k in ("ssim", "signed", "runner_up", "null", "ceiling")}
     found = {k: v.cpu().numpy() for k, v in values.items()}

@@ -124,7 +124,7 @@ def share(
 ) -> np.ndarray:
     """For each photograph, the share of its class's positive map on it, with order[k] in cell k."""
     k = torch.tensor(order, device=x.device)
-    found = _run.score(run, "grid_pointing_game", model, x[k], target[k], of, n=N, confidence=0.0, chunk=N * N)
+    found = _run.check(run, "grid_pointing_game", model, x[k], target[k], of, n=N, confidence=0.0, chunk=N * N)
     return found.values[k.argsort()].cpu().numpy()
 
 

@@ -29,7 +29,7 @@ import _run  # puts the repository on the path
 from _dots import controls, dots, title
 from methods import _display, _images, _models
 from methods._edits import edited_scores
-from methods._layers import default_layer, stages
+from methods._layers import default_layer, finer_layers
 from methods._torch import Attribution, activation
 from sanity_checks._statistics import interval
 from sanity_checks._torch import explain
@@ -129,7 +129,7 @@ def main() -> None:
 def chosen(loaded: _models.Loaded) -> list[str]:
     """The last layer, and the ends of the two stages before it."""
     last = default_layer(loaded.model)
-    return [last, *stages(loaded.model, last)[:-3:-1]]
+    return [last, *finer_layers(loaded.model, last)[:-3:-1]]
 
 
 def example(run: _run.Run) -> tuple[list[str], list[_display.Panel], dict[str, Any]]:

@@ -76,7 +76,7 @@ def main() -> None:
     run.bar.reset(total=len(names) + len(CONTROLS))
 
     def score(maps: Float[Tensor, "B K h w"]) -> Float[Tensor, " B"]:
-        return _run.score(run, "single_deletion", loaded.model, x, target, maps, grid=GRID).values
+        return _run.check(run, "single_deletion", loaded.model, x, target, maps, grid=GRID).values
 
     found, sums = {}, {}
     for name in names:

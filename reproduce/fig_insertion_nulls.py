@@ -60,7 +60,7 @@ def main() -> None:
 
     def judge(maps: Float[Tensor, "B K h w"]) -> Result:
         run.bar.update()
-        return _run.score(run, "insertion_deletion", loaded.model, x, target, maps, step=step)
+        return _run.check(run, "insertion_deletion", loaded.model, x, target, maps, step=step)
 
     methods, controls = {}, {}
     for name in names:

@@ -26,7 +26,7 @@ import _plot
 import _run  # puts the repository on the path
 from _pairs import PHOTOS, both_classes, side_by_side
 from methods import METHODS, _display
-from methods._layers import default_layer, stages
+from methods._layers import default_layer, finer_layers
 from methods._models import Loaded
 from methods._torch import Attribution
 from sanity_checks import _ground_truth
@@ -44,7 +44,7 @@ def main() -> None:
     run = _run.start(__file__, __doc__, photos="rocket,coffee", quick_photos="coffee")
     loaded = _run.load(run)
     last = default_layer(loaded.model)
-    layers = [*stages(loaded.model, last), last]
+    layers = [*finer_layers(loaded.model, last), last]
     rows = _run.subjects(run, loaded)
     model, digits = _run.net(run, NET), [f"features.relu{i}" for i in range(1, 5)]
     run.bar.reset(total=len(NAMES) * (2 * len(layers) + len(digits)) + 3)
@@ -101,7 +101,7 @@ def on_digits(
     """The share of each map on the digit."""
     device = run.args.device
     maps = explain(of, model, data.x.to(device), data.digit.to(device))
-    return _run.score(run, "energy_pointing_game", maps, mask.to(device)).values
+    return _run.check(run, "energy_pointing_game", maps, mask.to(device)).values
 
 
 def on_halves(run: _run.Run, loaded: Loaded) -> Callable[[Attribution], Float[Tensor, " n"]]:

@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, of in rows.items():
         run.bar.set_postfix_str(name)
         maps = torch.cat([explain(of, model, *part) for part in zip(x.split(50), y.split(50), strict=True)])  # n K h w
-        truth.append(_run.score(run, "energy_pointing_game", maps, mask).values.cpu().numpy())
-        found = _run.score(
+        truth.append(_run.check(run, "energy_pointing_game", maps, mask).values.cpu().numpy())
+        found = _run.check(
             run, "road", model, x, y, maps, percentages=PERCENTAGES, std=(_ground_truth.STD,) * 3, seed=run.args.seed
         )
         curves[name] = {

@@ -66,7 +66,7 @@ def main() -> None:
         target = nets.A(data.x_test[drawn].to(x)).argmax(dim=1)
     for name, of in rows.items():
         run.bar.set_postfix_str(name)
-        found[name] = summary(_run.score(run, "label_randomization", nets, x, of))
+        found[name] = summary(_run.check(run, "label_randomization", nets, x, of))
         if name not in NOT_DRAWN:
             maps[name] = [explain(of, f, data.x_test[drawn].to(x), target).sum(dim=1).cpu() for f in nets[:3]]  # B h w
         run.bar.update()

@@ -121,15 +121,15 @@ def tests(
 ) -> dict[str, Any]:
     """MPRT, smooth MPRT and efficient MPRT of one row; for the first two, the mean over the steps and the null."""
     order = "bottom-up"
-    plain = _run.score(
+    plain = _run.check(
         run, "model_randomization", model, x, target, of, orders=(order,), points=points, seeds=seeds, seed=seed
     )
     run.bar.update()
-    smooth = _run.score(
+    smooth = _run.check(
         run, "smooth_model_randomization", model, x, target, of, samples=samples, points=points, seed=seed
     )
     run.bar.update()
-    efficient = _run.score(run, "efficient_model_randomization", model, x, target, of, seeds=seeds, seed=seed)
+    efficient = _run.check(run, "efficient_model_randomization", model, x, target, of, seeds=seeds, seed=seed)
     run.bar.update()
     return {
         "mprt": of_images(plain.curves[order].mean(dim=1)),

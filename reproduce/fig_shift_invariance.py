@@ -63,7 +63,7 @@ def main() -> None:
     found, maps = {}, {}
     for name, of in rows.items():
         run.bar.set_postfix_str(name)
-        result = _run.score(run, "input_shift", model, x, target, of, shift=m)
+        result = _run.check(run, "input_shift", model, x, target, of, shift=m)
         a, b = explain(of, f1, x.double(), target), explain(of, f2, x.double() + m, target)
         found[name] = {
             "change": of_images(result.values),

@@ -73,7 +73,7 @@ def main() -> None:
         if name in ORDER:
             rows[f"{name}, matched noise"] = matched(maps[name], run.args.seed)
         for row, a in rows.items():
-            results[row] = _run.score(run, "wsol", a, mask, interval=step, size=_ground_truth.SIDE, threshold=FIXED)
+            results[row] = _run.check(run, "wsol", a, mask, interval=step, size=_ground_truth.SIDE, threshold=FIXED)
             hits[row] = hits_of(results[row].curves)
             run.bar.update()
     tau = np.array(results["grad_cam"].at[:-1])
@@ -88,7 +88,7 @@ def main() -> None:
         "pairs": len(ORDER) * (len(ORDER) - 1) // 2,
         "over_the_centre": {row: of_images(both[row][1] - centre) for row in ORDER},
         "sides_of_true_box": [mask.any(dim=2 - k).sum(dim=1).double().mean() for k in (1, 0)],
-        "perfect_map": _run.score(
+        "perfect_map": _run.check(
             run, "wsol", mask[:, None].float(), mask, size=_ground_truth.SIDE, interval=step
         ).facts,
         "rows": run.numbers,

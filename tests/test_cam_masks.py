@@ -10,7 +10,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from helpers import CLASSES, images, references
 from methods import METHODS
-from methods._layers import default_layer, stages
+from methods._layers import default_layer, finer_layers
 from methods._torch import activation, activation_and_gradient, minmax, upsample
 from methods.cameras import cameras
 from methods.grad_cam import grad_cam
@@ -228,7 +228,7 @@ FINER = {
 def test_the_last_layer_of_each_grid_is_found(name):
     """Of the stages, not of the first block of the next one, which begins on the grid of the one before."""
     model = timm.create_model(name, pretrained=False).eval()
-    assert stages(model, default_layer(model)) == FINER[name]
+    assert finer_layers(model, default_layer(model)) == FINER[name]
 
 
 @pytest.mark.parametrize("keywords", [{}, {"variant": "-"}, {"layers": ("layer2",)}], ids=str)

@@ -8,7 +8,7 @@ import torch
 
 from helpers import CLASSES, bound, images
 from methods import METHODS, attribute
-from methods._layers import default_layer, stages
+from methods._layers import default_layer, finer_layers
 from nets import net
 
 CAMS = [name for name, m in METHODS.items() if m.family == "cam"] + ["fuse"]
@@ -51,7 +51,7 @@ def test_runs_or_says_why_not(name, method):
     m, model, x = METHODS[method], model_of(name), images(2, h=64, w=64, dtype=torch.float32)
     keywords = {k: v for k, v in ({"samples": 2, "steps": 2, "chunk": 64, "stride": 32}).items() if k in m.params}
     if method in PER_CHANNEL:
-        keywords["layer"] = [*stages(model, default_layer(model), (3, 64, 64)), default_layer(model)][0]
+        keywords["layer"] = [*finer_layers(model, default_layer(model), (3, 64, 64)), default_layer(model)][0]
     if why := REFUSED.get(name, {}).get(method):
         with pytest.raises(ValueError, match=f"^(model|layer): .*{why}"):
             attribute(method, model, x, CLASSES[:2], resize=False, **keywords)

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 import methods
 from helpers import CLASSES, SEGMENTS, bound, hooks, images
 from methods import METHODS
-from methods._layers import stages
+from methods._layers import finer_layers
 from methods._torch import activation
 from nets import KIND, MAKE, RELU, applies, net
 
@@ -183,7 +183,7 @@ def counted(m, name, **fill):
         f(model, x, CLASSES)
     sizes = {"B": 3, "C": 3, "H": 32, "W": 32}
     if "layer" in m.params:
-        at = [*stages(net(name), f.keywords["layer"], (3, 32, 32)), f.keywords["layer"]]
+        at = [*finer_layers(net(name), f.keywords["layer"], (3, 32, 32)), f.keywords["layer"]]
         found = [activation(net(name), x, layer)[1].shape[1:] for layer in at]
         sizes |= dict(zip("Khw", found[-1], strict=True)) | {"depth": len(at), "channels": sum(K for K, _, _ in found)}
     cost = m.cost(**sizes | f.keywords)
