@@ -18,9 +18,9 @@ variant, noise on the masked image (SSCAM2 in the authors' code), is not here. A
 Differs from other code: the authors' file (r0cketr1kky/SS-CAM@198775f, cam/sscam.py) does not run: it reads names that
 it does not define. As written, SSCAM1 neither rescales masks to [0, 1] nor takes a softmax over the channels: its noise
 has the standard deviation (2 / range of the channel)^2, its weight is the mean probability of the class. torchcam
-rescales masks before it resizes them, and holds the noise of all channels at once.
-Good to know: the default noise is twice the range of a mask. 1 + N K passes: 71681 for resnet50's layer4. The noise of
-a channel and sample is shared by the batch.
+rescales masks before it resizes them, and keeps the noise of all channels in memory.
+Good to know: it takes 1 + N K passes: 71681 for layer4 of resnet50. The default noise is twice the range of a mask. The
+batch shares the noise of each channel and sample.
 """
 
 import torch

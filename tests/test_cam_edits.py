@@ -655,7 +655,7 @@ def test_relevance_cam_names_what_it_has_no_rule_for(make, layer, names):
 def test_relevance_of_a_sum_with_a_number_is_refused():
     model = net("relu")
     model.layer4.gate = Plus()
-    with pytest.raises(ValueError, match="model: adds something else than two activations of one shape"):
+    with pytest.raises(ValueError, match="model: adds something other than two activations of one shape"):
         relevance_cam(model, images(), CLASSES, layer="layer3")
 
 
