@@ -103,7 +103,11 @@ def predict(loaded: Loaded, x: Float[Tensor, "B C H W"]) -> list[tuple[int, str,
 
 
 def earlier_layer(loaded: Loaded) -> str:
-    """The end of the stage before the last one (resnet50: layer3), from timm's list of features."""
+    """The end of the stage before the last one (resnet50: layer3), from timm's list of features.
+
+    Raises:
+        ValueError: the model has no feature_info with at least two stages.
+    """
     features = getattr(loaded.model, "feature_info", None)
     if features is None or len(features) < 2:
         raise ValueError(f"model: {loaded.tag} has no feature_info with two stages, so no earlier layer is known")

@@ -81,7 +81,11 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 def method(*, forward: Passes | Number, backward: Passes | Number, **declared: Any) -> Callable[[F], F]:
-    """Register the function below under its file's name and return it unchanged."""
+    """Register the function below under its file's name and return it unchanged.
+
+    Raises:
+        ValueError: the file defines another function name, or more than one method.
+    """
     cost = {k: n if isinstance(n, Passes) else Passes(n) for k, n in (("forward", forward), ("backward", backward))}
 
     def register(fn: F) -> F:

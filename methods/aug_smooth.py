@@ -54,7 +54,11 @@ def aug_smooth(
     sizes: Sequence[float] = (1.0,),
     chunk: int = 8,
 ) -> Float[Tensor, "B K h w"]:
-    """The map `of`, averaged over mirror images, contrasts and scales."""
+    """The map `of`, averaged over mirror images, contrasts and scales.
+
+    Raises:
+        ValueError: `factors` or `sizes` is empty, or a size is not positive.
+    """
     if not len(factors) or not len(sizes) or min(sizes) <= 0:
         raise ValueError(f"factors, sizes: need at least one of each, sizes above 0, got {factors} and {sizes}")
     versions = [(mirror, factor) for mirror in ((False, True) if flip else (False,)) for factor in factors]

@@ -49,7 +49,11 @@ def blur_ig(
     grad_step: float = 0.01,
     chunk: int = 8,
 ) -> Float[Tensor, "B C H W"]:
-    """How much each pixel and channel adds to the score while a blurred image becomes sharp."""
+    """How much each pixel and channel adds to the score while a blurred image becomes sharp.
+
+    Raises:
+        ValueError: steps is below 1, or max_sigma or grad_step is not positive.
+    """
     if steps < 1 or max_sigma <= 0 or grad_step <= 0:
         given = f"{steps}, {max_sigma} and {grad_step}"
         raise ValueError(f"steps, max_sigma, grad_step: need at least one step and positive widths, got {given}")

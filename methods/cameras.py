@@ -52,7 +52,11 @@ def cameras(
     stride: int = 100,
     keep: str = "agreeing",
 ) -> Float[Tensor, "B 1 H W"]:
-    """Activations times gradients, both averaged over sizes of the image."""
+    """Activations times gradients, both averaged over sizes of the image.
+
+    Raises:
+        ValueError: steps or stride is below 1, keep is unknown, or the model does not take a size.
+    """
     if steps < 1 or stride < 1:
         raise ValueError(f"steps, stride: need at least one size and at least one pixel, got {steps} and {stride}")
     if keep not in ("agreeing", "all"):

@@ -62,7 +62,11 @@ def spread(a: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
 def fd_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, theta: float = 0.95, chunk: int = 64
 ) -> Float[Tensor, "B 1 h w"]:
-    """Feature maps weighted by the effect of groups of similar channels on the score, times the gradient."""
+    """Feature maps weighted by the effect of groups of similar channels on the score, times the gradient.
+
+    Raises:
+        ValueError: theta is outside [0, 1].
+    """
     if not 0 <= theta <= 1:
         raise ValueError(f"theta: must be a quantile in [0, 1], got {theta}")
     with record_before(model, layer) as before:

@@ -47,7 +47,11 @@ def fem(
     sigmas: float = 2.0,
     weights: str = "mean",
 ) -> Float[Tensor, "B 1 h w"]:
-    """Positions at which channels of `layer` are unusually active, each channel counted by its mean activation."""
+    """Positions at which channels of `layer` are unusually active, each channel counted by its mean activation.
+
+    Raises:
+        ValueError: weights is unknown.
+    """
     if weights not in ("mean", "share"):
         raise ValueError(f"weights: must be 'mean' (the paper) or 'share' (pytorch-grad-cam), got {weights!r}")
     with torch.set_grad_enabled(x.requires_grad):

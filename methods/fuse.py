@@ -57,7 +57,11 @@ def fuse(
     scale: str = "max",
     gamma: float | None = 2.0,
 ) -> Float[Tensor, "B 1 h w"]:
-    """The maps of `layers`, all shallower, and of `layer`, on one scale and on one grid."""
+    """The maps of `layers`, all shallower, and of `layer`, on one scale and on one grid.
+
+    Raises:
+        ValueError: how or scale is unknown.
+    """
     if how not in HOW or scale not in ("max", "minmax", "none"):
         raise ValueError(
             f"how, scale: must be one of {', '.join(HOW)} and one of max, minmax, none, got {how!r} and {scale!r}"

@@ -60,7 +60,11 @@ def group_cam(
     confidence: str = "probability",
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 H W"]:
-    """Groups of Grad-CAM's weighted feature maps, each weighted by the confidence gained when it is shown."""
+    """Groups of Grad-CAM's weighted feature maps, each weighted by the confidence gained when it is shown.
+
+    Raises:
+        ValueError: groups, theta, kernel or sigma is out of range, or confidence is unknown.
+    """
     if groups < 1 or not 0 <= theta <= 100:
         raise ValueError(f"groups, theta: need at least one group and theta in [0, 100], got {groups} and {theta}")
     if kernel < 1 or kernel % 2 == 0 or sigma <= 0:

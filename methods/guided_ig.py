@@ -55,7 +55,11 @@ def guided_ig(
     fraction: float = 0.25,
     max_dist: float = 0.02,
 ) -> Float[Tensor, "B C H W"]:
-    """How much each pixel and channel adds to the score on a path that avoids high gradients."""
+    """How much each pixel and channel adds to the score on a path that avoids high gradients.
+
+    Raises:
+        ValueError: steps, fraction or max_dist is out of range.
+    """
     if steps < 1 or not 0 < fraction <= 1 or not 0 <= max_dist <= 1:
         given = f"{steps}, {fraction} and {max_dist}"
         raise ValueError(

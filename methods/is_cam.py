@@ -53,7 +53,11 @@ def is_cam(
     path: str = "sum",
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """Feature maps weighted by the score of the image as each of them fades in."""
+    """Feature maps weighted by the score of the image as each of them fades in.
+
+    Raises:
+        ValueError: steps is below 1, or path is unknown.
+    """
     if steps < 1:
         raise ValueError(f"steps: must be 1 or more, got {steps}")
     if path not in ("sum", "linear"):

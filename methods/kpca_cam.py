@@ -61,7 +61,11 @@ def kpca_cam(
     kernel: str = "sigmoid",
     gamma: float | None = None,
 ) -> Float[Tensor, "B 1 h w"]:
-    """What most distinguishes the positions of `layer`, in the feature space of a kernel."""
+    """What most distinguishes the positions of `layer`, in the feature space of a kernel.
+
+    Raises:
+        ValueError: kernel is unknown.
+    """
     if kernel not in KERNELS:
         raise ValueError(f"kernel: must be one of {', '.join(map(repr, KERNELS))}, got {kernel!r}")
     A = at_least_float32(activation(model, x.detach(), layer)[1])  # B K h w

@@ -53,7 +53,11 @@ def opti_cam(
     lr: float = 0.1,
     objective: str = "plain",
 ) -> Float[Tensor, "B 1 h w"]:
-    """The convex combination of feature maps through which the image scores highest."""
+    """The convex combination of feature maps through which the image scores highest.
+
+    Raises:
+        ValueError: steps is below 1, lr is not positive, or objective is unknown.
+    """
     if steps < 1 or lr <= 0:
         raise ValueError(f"steps, lr: need at least one step and a positive learning rate, got {steps} and {lr}")
     if objective not in ("plain", "norm"):

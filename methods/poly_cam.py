@@ -60,7 +60,11 @@ def poly_cam(
     confidence: str = "probability",
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """The score-weighted map of a deep layer, refined by those of shallower `layers`; None finds them."""
+    """The score-weighted map of a deep layer, refined by those of shallower `layers`; None finds them.
+
+    Raises:
+        ValueError: variant or confidence is unknown, or percentile is outside [0, 50).
+    """
     if variant not in ("+", "-", "+-"):
         raise ValueError(f"variant: must be '+', '-' or '+-', got {variant!r}")
     if not 0 <= percentile < 50:

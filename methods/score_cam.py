@@ -47,7 +47,11 @@ def score_cam(
     weights: str = "softmax",
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """Feature maps weighted by the score of the image seen through each of them."""
+    """Feature maps weighted by the score of the image seen through each of them.
+
+    Raises:
+        ValueError: weights is unknown.
+    """
     if weights not in ("softmax", "raw"):
         raise ValueError(f"weights: must be 'softmax' (the paper) or 'raw' (the authors' code), got {weights!r}")
     with torch.set_grad_enabled(x.requires_grad):

@@ -70,7 +70,11 @@ def layer_norm(
 def shapley_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, weights: str = "mean"
 ) -> Float[Tensor, "B 1 h w"]:
-    """Grad-CAM with each weight corrected for the curvature of the score."""
+    """Grad-CAM with each weight corrected for the curvature of the score.
+
+    Raises:
+        ValueError: weights is unknown.
+    """
     if weights not in ("mean", "elementwise"):
         raise ValueError(f"weights: must be 'mean' or 'elementwise' (the author's repository), got {weights!r}")
     graph = x.requires_grad

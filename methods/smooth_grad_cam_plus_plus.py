@@ -58,7 +58,11 @@ def smooth_grad_cam_plus_plus(
     seed: int = 0,
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """Grad-CAM++ with its three derivatives averaged over noisy copies of the image."""
+    """Grad-CAM++ with its three derivatives averaged over noisy copies of the image.
+
+    Raises:
+        ValueError: numerator is unknown.
+    """
     if numerator not in ("second", "first"):
         raise ValueError(f"numerator: must be 'second' (as in Grad-CAM++) or 'first' (as printed), got {numerator!r}")
     with torch.set_grad_enabled(x.requires_grad):

@@ -53,7 +53,11 @@ def ss_cam(
     seed: int = 0,
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """Feature maps weighted by the score of the image seen through noisy copies of each of them."""
+    """Feature maps weighted by the score of the image seen through noisy copies of each of them.
+
+    Raises:
+        ValueError: samples is below 1, or noise is negative.
+    """
     if samples < 1 or noise < 0:
         raise ValueError(f"samples, noise: need at least one sample and noise >= 0, got {samples} and {noise}")
     rng = torch.Generator(x.device).manual_seed(seed)

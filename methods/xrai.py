@@ -59,7 +59,11 @@ def xrai(
     min_pixel_diff: int = 50,
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 H W"]:
-    """The regions of the image, each with its mean attribution, taken greedily."""
+    """The regions of the image, each with its mean attribution, taken greedily.
+
+    Raises:
+        ValueError: min_pixel_diff is below 1, or segments are not one tensor per image.
+    """
     if min_pixel_diff < 1:
         raise ValueError(f"min_pixel_diff: a region must add at least one pixel, got {min_pixel_diff}")
     if segments is not None and len(segments) != len(x):
