@@ -1,7 +1,7 @@
 """Attribution methods for image classifiers, one file each. `ls methods/` is the list; `METHODS` is the same list.
 
-`methods.attribute("grad_cam", model, x)` is any method in one call; `from methods.grad_cam import grad_cam` is the
-plain function, to be read with its paper. `load_model`, `load_image` and `overlay` lead from a photograph to a picture.
+`methods.attribute("grad_cam", model, x)` runs any method in one call. `from methods.grad_cam import grad_cam` gives the
+plain function, to read with its paper. `load_model` and `load_image` load the inputs; `overlay` draws a map.
 """
 
 import importlib

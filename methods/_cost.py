@@ -1,4 +1,4 @@
-"""What a call costs, in passes: images through the network for each input image. README, tests and tables read it.
+"""The cost of a call in passes: images through the network for each input image. README, tests and tables read it.
 
 A number of passes is an int, the name of a keyword ("steps"), or a `Formula`.
 """
@@ -14,10 +14,10 @@ class Formula:
     """A number of passes that depends on several things.
 
     `number` gets a namespace: the keywords of the method and the sizes H, W (image), K, h, w (channels and grid of the
-    layer), depth and channels (how many stages there are, and their channels in all).
+    layer), depth (number of stages) and channels (of all stages together).
     """
 
-    words: str  # as a reader sees it: "1 + K"
+    words: str  # shown to the reader: "1 + K"
     number: Callable[[Any], int]
 
 
@@ -32,20 +32,20 @@ class Images(NamedTuple):
 
     @property
     def tail(self) -> int:
-        """How many run through what comes after the layer alone."""
+        """How many run only through the part after the layer."""
         return self.total - self.before
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Passes in one direction. Where a layer's output is edited, few images enter the network and many leave it."""
+    """Passes in one direction. If a layer's output is edited, fewer images enter the network than leave it."""
 
     total: Number  # through the classifier
     before: Number | None = None  # through the part before the layer; None: all
 
     @property
     def words(self) -> str:
-        """As Markdown; in brackets how many run through the part before the layer, where that is fewer."""
+        """As Markdown; the number for the part before the layer follows in brackets if it is smaller."""
         before = "" if self.before is None else f" ({words(self.before)})"
         return words(self.total) + before
 
@@ -68,7 +68,7 @@ class Cost(NamedTuple):
 
 
 def words(n: Number) -> str:
-    """What a reader sees."""
+    """The text that a reader sees."""
     return n.words if isinstance(n, Formula) else str(n)
 
 

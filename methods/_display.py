@@ -1,4 +1,4 @@
-"""Drawing: photographs and maps in a grid at page width, one colour scale for all maps of a figure.
+"""Drawing: photographs and maps in a grid at page width, with one colour scale for all maps of a figure.
 
 Each map is divided by its own 99.5th percentile of |a|; the colours then run from -1 to 1. A map of positions (one
 channel) tints the photograph, a map of pixels (C channels, summed) is drawn on white.
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 PAGE = 7.0  # page width in inches
 MARGIN, GAP, BAR = 0.02, 0.035, 1.3  # inches: page edge, between panels, colour bar
 TEXT = 6.5  # points
-DPI = 225  # unless panels are so large that they can have one dot a pixel
+DPI = 225  # unless panels are large enough for one dot per pixel
 STEPS = 8  # colours of a map of pixels from 0 to 1
 LINE = 1.2 * TEXT / 72  # height of a line in inches
 CAMEL = r"(?<=[a-z])(?=[A-Z])"  # where a title may be broken: Layer|CAM
@@ -66,20 +66,20 @@ class Block:
 
 
 def scale(a: Float[Tensor, "h w"]) -> float:
-    """What a map is divided by for display: the 99.5th percentile of |a|; the maximum where that is 0."""
+    """The divisor of a map for display: the 99.5th percentile of |a|, or the maximum if that is 0."""
     size = a.abs().double()
     return float(size.quantile(0.995)) or float(size.max())
 
 
 def overlay(rgb: UInt8[np.ndarray, "H W 3"], a: Tensor) -> Image.Image:
-    """A map over its photograph: one channel tints the photograph, several are summed and drawn on white.
+    """A map over its photograph. One channel tints the photograph; several channels are summed and drawn on white.
 
     Args:
         rgb: the photograph, 0 to 255.
         a: one map K h w, as a method returns it; it is resized to the photograph.
 
     Returns:
-        A picture of H x W pixels: red is positive, blue negative, and 1 is the map's own 99.5th percentile of |a|.
+        A picture of H x W pixels: red is positive, blue is negative, full colour is the map's 99.5th percentile of |a|.
 
     Raises:
         ValueError: `a` is not one map K h w.
@@ -91,7 +91,7 @@ def overlay(rgb: UInt8[np.ndarray, "H W 3"], a: Tensor) -> Image.Image:
 
 
 def grid(blocks: Sequence[Block], caption: str, banner: str = "") -> Figure:
-    """The blocks below each other, the caption and a colour bar, at page width; `banner` is a loud line on top."""
+    """The blocks below each other, the caption and a colour bar, at page width; `banner` is a warning line on top."""
     with style():
         figure = Figure(figsize=(PAGE, 1.0))
         labels = {t: wrapped(figure, t, 0.6) for b in blocks for t in b.labels}
@@ -134,7 +134,7 @@ def grid(blocks: Sequence[Block], caption: str, banner: str = "") -> Figure:
 
 
 def style() -> Any:
-    """The text sizes and line widths of every figure; text that is as wide in any number of dots per inch."""
+    """The text sizes and line widths of every figure; text has the same width at every resolution (dpi)."""
     return mpl.rc_context(
         {"font.size": TEXT, "font.family": "DejaVu Sans", "text.hinting": "none", "axes.linewidth": 0.4,
          "axes.titlesize": TEXT, "legend.frameon": False, "legend.handlelength": 2.5, "lines.linewidth": 1.1}
@@ -142,9 +142,9 @@ def style() -> Any:
 
 
 def write_png(figure: Figure | Sequence[Figure], path: Path, *, optimize: bool = True) -> None:
-    """The figure as PNG, the same bytes for the same figure, in 64 levels a channel: two thirds of the size.
+    """Write the figure as PNG: the same bytes for the same figure, 64 levels per channel (two thirds of the size).
 
-    Several figures are stacked, all in the dots per inch of the first. Optimising takes off another tenth, in a second
+    Several figures are stacked, at the resolution (dpi) of the first. `optimize` saves another tenth and takes a second
     or two.
     """
     figures = [figure] if isinstance(figure, Figure) else list(figure)
@@ -197,7 +197,7 @@ def _pixels(panel: Panel) -> Float[np.ndarray, "H W 3"]:
         a = F.interpolate(a, size=photo.shape[:2], mode="bilinear", align_corners=False)
     a = (a[0, 0].numpy() / (scale(panel.a) or 1.0)).clip(-1, 1)
     if not panel.overlay:
-        a = np.round(a * STEPS) / STEPS  # noise in 17 colours takes half the bytes
+        a = np.round(a * STEPS) / STEPS  # with 17 colours, noise takes half the bytes
     colour = COLOURS((a + 1) / 2)[..., :3]  # H W 3
     if not panel.overlay:
         return colour
@@ -210,7 +210,7 @@ def lines(texts: Iterable[str]) -> int:
 
 
 def wrapped(figure: Figure, text: str, width: float) -> str:
-    """Break lines at spaces, hyphens in words and NUL characters: none wider than `width` inches, if that can be."""
+    """Break lines at spaces, hyphens in words and NUL characters, so that none exceeds `width` inches, if possible."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     probe = figure.text(0, 0, "")
 

@@ -1,8 +1,8 @@
-"""The network run on edited activations: a layer's output is replaced, and what comes after the layer runs on that.
+"""Run the network on edited activations: a layer's output is replaced, and the part after the layer runs on that.
 
-A hook at the layer returns a larger batch than it got: n edited versions of it. What comes before the layer runs once:
-in one pass because only the copies after it are many; over several passes because its operations are recorded and
-their results are given again (`Replay`).
+A hook at the layer receives a batch and returns n edited versions of it, as a larger batch. The part before the layer
+runs only once: within one pass, because the copies are made after it; over several passes, because its operations are
+recorded and their results are returned again (`Replay`).
 """
 
 import contextlib
@@ -33,15 +33,15 @@ from methods._torch import (
 
 
 class Replay(TorchFunctionMode):
-    """In `with replay:` an operation between `start` and `stop` is recorded the first time, and replayed after that.
+    """In `with replay:` an operation between `start` and `stop` is recorded the first time and replayed after that.
 
-    A forward pass is a list of operations; up to the layer it is the same list each time, so a second pass gets the
-    results of the first. Only tensors that something still refers to at the layer are kept: its input, a shortcut
-    around it. A pass that is replayed gets a tensor without data in place of all others, with which an operation that
-    is not on the tape fails.
+    A forward pass is a list of operations. Up to the layer the list is the same each time, so a second pass gets the
+    results of the first. Only tensors that are still referenced at the layer are kept, such as its input or a shortcut
+    around it. A replayed pass gets a tensor without data in place of every other tensor; an operation that is not on
+    the tape fails on it.
 
-    A pass that does not consist of the operations on the tape raises an error, here or at an operation that is not on
-    it: while `replaying`, the caller is to set `enabled` to False and run the pass again.
+    If a pass does not repeat the operations on the tape, it raises an error, here or in the operation that is not on
+    the tape. If `replaying` is True then, the caller must set `enabled` to False and run the pass again.
     """
 
     def __init__(self, enabled: bool = True) -> None:
@@ -52,9 +52,10 @@ class Replay(TorchFunctionMode):
     def reset(self) -> None:
         """Forget what was recorded."""
         self.tape: list[tuple[Any, Any]] = []  # (operation, what it returned)
-        self.versions: list[tuple[Tensor, int]] = []  # of the tensors kept, to notice an in-place operation
-        self.recorded = self.replaying = False  # replaying: this pass, or the last one, got what was recorded
-        self.next: int | None = None  # place on the tape; None: computing as usual
+        self.versions: list[tuple[Tensor, int]] = []  # of the kept tensors, to detect in-place operations
+        self.end = ""  # the place where it was stopped
+        self.recorded = self.replaying = False  # replaying: this pass, or the last one, used the tape
+        self.next: int | None = None  # position on the tape; None: compute as usual
 
     def start(self) -> None:
         """Call this before a forward pass."""
@@ -64,8 +65,8 @@ class Replay(TorchFunctionMode):
         self.replaying = self.enabled and self.recorded
         self.next = 0 if self.enabled else None
 
-    def stop(self) -> None:
-        """Call this where passes begin to differ. Does nothing in a pass that has stopped already."""
+    def stop(self, place: str) -> None:
+        """Call this where passes begin to differ, at a layer or block. It does nothing once a pass has stopped."""
         recording, self.next = self.next is not None and not self.recorded, None
         if recording:
             used_up = torch.empty(0, device="meta")
@@ -76,7 +77,7 @@ class Replay(TorchFunctionMode):
             self.tape = [(op, tree_map(alive, out)) for op, out in self.tape]
             kept = {id(t): t for _, out in self.tape for t in tree_flatten(out)[0] if isinstance(t, Tensor)}
             self.versions = [(t, 0 if t.is_inference() else t._version) for t in kept.values()]
-            self.recorded = True
+            self.recorded, self.end = True, place
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.next is None:
@@ -92,21 +93,21 @@ class Replay(TorchFunctionMode):
 
 
 def replay_before(model: nn.Module, layer: str) -> Replay:
-    """For passes that differ only after `layer`. A caller's hooks before it must run in every pass: then no replay."""
+    """For passes that differ only after `layer`. A caller's hooks before the layer disable it: they must always run."""
     after = {submodule(model, layer), *last_linear(model)}
     return Replay(not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules() if m not in after))
 
 
 @contextlib.contextmanager
 def record_before(model: nn.Module, layer: str) -> Iterator[Replay]:
-    """Record the part of the network before `layer` in the block's one forward pass, for passes on edited activations.
+    """Record the part before `layer` during the one forward pass of this block, for later passes on edited activations.
 
-    Yields the `before` of `edited_scores`.
+    Yields the argument `before` of `edited_scores`.
     """
     before = replay_before(model, layer)
 
     def stop(out: Tensor) -> Tensor:
-        before.stop()
+        before.stop(layer)
         return out
 
     starts = model.register_forward_pre_hook(lambda _module, _args: before.start())
@@ -118,7 +119,7 @@ def record_before(model: nn.Module, layer: str) -> Iterator[Replay]:
 
 
 class Edit(NamedTuple):
-    """n edited versions of a layer's output: `make(A)`, m K h w -> n m K h w, in memory of its own."""
+    """n edited versions of a layer's output: `make(A)`, m K h w -> n m K h w, which shares no memory with A."""
 
     layer: str
     make: Callable[..., Tensor]
@@ -126,7 +127,7 @@ class Edit(NamedTuple):
 
 
 class Edited(NamedTuple):
-    """What a run gave: logits, and at the last layer its output A and the versions V, as grids."""
+    """The result of a run: the logits, and at the last edited layer its output A and the versions V, as grids."""
 
     logits: Float[Tensor, "nB N"]
     A: Float[Tensor, "m K h w"]
@@ -142,21 +143,24 @@ def run_edited(
     before: Replay | None = None,
     owners: list[str] | None = None,
 ) -> Edited:
-    """Run the network with the output of one layer or several replaced by edited versions of it.
+    """Run the network with the output of one or several layers replaced by edited versions of it.
 
-    Each edit multiplies the batch by its n, new copies first: the output of the last layer that is edited has m = B
-    times the n of those before it. Where a branch around the first layer still holds one batch, and the sizes disagree,
-    the copies are made at the input of the block around that layer instead, or of the one around that, at last of the
-    whole network.
+    Each edit multiplies the batch by its n; the copies are the first axis. So the output of the last edited layer has
+    m = B times the n of all edits before it. A branch around the first layer may still hold a single batch, so that the
+    sizes disagree. Then the copies are made earlier: at the input of the block around that layer, then of the next
+    outer block, and in the end of the whole network.
 
     Args:
         model: a classifier.
         x: images.
-        edits: in execution order, mostly one.
-        record: everything after the last layer is computed from V, in one autograd graph; where x is in no graph, none
-            is recorded before it.
+        edits: in execution order; usually one.
+        record: compute everything after the last layer from V, in one autograd graph. If x needs no gradient, no graph
+            is recorded before that layer.
         before: replays the part before the first layer, which is the same in each pass.
-        owners: where copies are made, see `outwards`; those that failed are removed, for the next call.
+        owners: places where copies can be made, see `outwards`; places that failed are removed, for the next call.
+
+    Raises:
+        RuntimeError: the network does not return n rows of logits for each image.
     """
     B, n, graph = len(x), math.prod(edit.n for edit in edits), x.requires_grad
     owners = outwards(edits[0].layer) if owners is None else owners
@@ -167,15 +171,15 @@ def run_edited(
         m = B * math.prod(edit.n for edit in edits[:k])
 
         def replace(out: Tensor) -> Tensor:
-            before.stop()
-            size = len(out)  # m, or n B where the copies were made at an earlier place
+            before.stop(edits[0].layer)
+            size = len(out)  # m, or n B if the copies were made earlier
             at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
             A = _layers.to_grid(out[:m], at)  # m K h w
             A = A.clone() if record else A  # it is returned; `out` may be overwritten in place
             V = edits[k].make(A).flatten(0, 1)  # n m K h w, flat
             if k == len(edits) - 1:
                 if record and not graph:
-                    torch.set_grad_enabled(True)  # from here on; the block below restores what was
+                    torch.set_grad_enabled(True)  # from here on; the block below restores the mode
                     V = V.detach().requires_grad_()
                 kept[:] = A, V
             E = V.to(out.dtype).clone() if V.requires_grad else V.to(out.dtype)  # in-place operations follow
@@ -185,7 +189,7 @@ def run_edited(
         return replace
 
     def repeat(_module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        before.stop()
+        before.stop(owners[0])
         copies = lambda a: torch.cat([a] * n) if isinstance(a, Tensor) and a.ndim > 1 and len(a) == B else a  # noqa: E731
         return tree_map(copies, (args, kwargs))
 
@@ -209,17 +213,18 @@ def run_edited(
         except torch.OutOfMemoryError:
             raise
         except Exception as e:
-            if before.replaying:  # not the operations on the tape
+            if before.replaying and before.next is not None:  # the operations differ from the tape
                 before.enabled = False
+            elif before.replaying and before.end != owners[0]:  # a tape for a later place may lack what this one needs
+                before.reset()
             elif not isinstance(e, RuntimeError) or len(owners) == 1:
                 raise
             else:  # batch sizes disagree
                 owners.pop(0)
-                before.reset()
 
 
 def outwards(layer: str) -> list[str]:
-    """The layer, the blocks around it from the inside out, and '' for the model."""
+    """The layer, then the blocks around it from the inside to the outside, then '' for the model."""
     return [layer.rsplit(".", i)[0] for i in range(layer.count(".") + 1)] + [""]
 
 
@@ -233,11 +238,11 @@ def edited_scores(
     chunk: int | None = None,
     before: Replay | None = None,
 ) -> Float[Tensor, "n B"]:
-    """The score y with the output A of `layer` replaced by each of n edited versions of it.
+    """The score y for each of n edited versions of the output A of `layer`.
 
-    `edit(A)` makes all of them at once, in memory of its own. With `chunk`, the number of images per forward pass,
-    `edit(A, k)` makes those with the numbers k, a few at a time. The network up to `layer` runs once on x, or not at
-    all where it was recorded (`before`), and only the rest on the n copies.
+    Without `chunk`, `edit(A)` makes all versions at once. With `chunk`, the number of images per forward pass,
+    `edit(A, k)` makes only the versions with the numbers k. The result must not share memory with A. The part up to
+    `layer` runs once on x, or not at all if it was recorded (`before`); only the part after it runs on the n copies.
     """
     numbers = torch.arange(n, device=x.device)
     owners, y = outwards(layer), at_least_float32(x.new_zeros(n, len(x)))
@@ -247,7 +252,7 @@ def edited_scores(
             make = edit if chunk is None else lambda A, k=k: edit(A, k)
             logits = run_edited(model, x, [Edit(layer, make, len(k))], before=before, owners=owners).logits
             y_k = score(logits, tile(target, len(k)))  # (k B)
-            y[k] = y_k.unflatten(0, (len(k), len(x))).to(y.dtype)  # kept in one place, or the heap is scattered
+            y[k] = y_k.unflatten(0, (len(k), len(x))).to(y.dtype)  # one buffer, to avoid memory fragmentation
     return y
 
 
@@ -259,10 +264,10 @@ def edited_gradients(
     edits: Sequence[tuple[str, Callable[[Float[Tensor, "m K h w"]], Float[Tensor, "n m K h w"]], int]],
     before: Replay | None = None,
 ) -> tuple[Float[Tensor, "m K h w"], Float[Tensor, "n m K h w"], Float[Tensor, "n m K h w"]]:
-    """A, V and dy/dV: the output of a layer, n edited versions of it, and the gradient of the score at each.
+    """A, V and dy/dV: the output of a layer, n edited versions of it, and the gradient of the score at each version.
 
-    `edits` holds (layer, edit, n) in execution order, mostly one; A, V and dy/dV are those of the last. The edits see A
-    in float32 at least.
+    `edits` holds (layer, edit, n) in execution order, usually one. A, V and dy/dV belong to the last one. Each edit
+    gets A in float32 or float64.
 
     Raises:
         ValueError: as `require_gradient`.

@@ -1,7 +1,8 @@
-"""What lies between a layer and the logits: rules for the backward pass of some operations, and a check of all others.
+"""Operations between a layer and the logits: backward rules for some of them, and a check of all others.
 
-Rescale and LRP hand something else than a gradient backwards. An operation they define gets its rule; one that is
-linear can do what autograd does; any other would be silently wrong, so it is refused by name.
+Rescale and LRP do not propagate a gradient backwards. An operation that they define gets its rule. A linear operation
+can use its autograd derivative. Any other operation would give a wrong result without notice, so it raises an error
+that names it.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from methods._rules import rules
 
 
 class Call(NamedTuple):
-    """One run of an operation: `args` hold their values from before it, also where it works in place."""
+    """One run of an operation: `args` have their values from before the run, also if it works in place."""
 
     op: Callable[..., Any]
     args: tuple[Any, ...]
@@ -32,12 +33,12 @@ class Call(NamedTuple):
         """
         if _version(self.args[i]) != self.versions[i]:
             raise ValueError(
-                f"model: what {self.op.__name__} read was overwritten in place, so its rule cannot be told"
+                f"model: an input of {self.op.__name__} was overwritten in place, so its rule cannot be computed"
             )
         return self.args[i]
 
     def again(self) -> Tensor:
-        """What it returned: the first one of several."""
+        """Its output again: the first one if it returns several."""
         out = self.op(self.value(0).clone(), *self.args[1:], **self.kwargs)
         return out[0] if isinstance(out, tuple) else out
 
@@ -46,18 +47,18 @@ def _version(a: Any) -> int | None:
     return a._version if isinstance(a, Tensor) else None
 
 
-# rule(call, own, R): R arrives at the operation's output; own is what autograd hands to each of `call.args` (None: to
-# none); the rule returns what the first of them get instead. It is part of a graph where R is.
+# rule(call, own, R): R arrives at the operation's output; own is what autograd passes to each of `call.args` (None:
+# nothing). The rule returns the replacement for the first of them. It is part of a graph if R is.
 Grads = tuple[Tensor | None, ...]
 Backward = Callable[[Call, Grads, Tensor], Grads]
 
 
 @contextlib.contextmanager
 def backward_rules(**by_op: Backward) -> Iterator[dict[Node, str]]:
-    """Within the block each operation of a kind (a key of OPS) hands back what its rule says.
+    """Within the block, each operation of a kind (a key of OPS) passes backwards what its rule returns.
 
-    The forward pass and its graph are the true ones, and the rules end with the block: a later backward pass, through a
-    map that is part of a loss, differentiates the map as it is. Yields {node of the graph: kind of operation}.
+    The forward pass and its graph are unchanged, and the rules end with the block. So a later backward pass, through a
+    map that is part of a loss, gives the true derivative of the map. Yields {node of the graph: kind of operation}.
     """
     nodes: dict[Node, str] = {}
     handles = []
@@ -69,7 +70,7 @@ def backward_rules(**by_op: Backward) -> Iterator[dict[Node, str]]:
         in_place = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
         in_place = in_place or bool(kwargs.get("inplace")) or any(a is True for a in args[1:])
         before = (f.clone(), *args[1:]) if in_place else args
-        f_ = f.clone() if isinstance(f, Tensor) and f._is_view() else f  # in place on a view: not the node we look for
+        f_ = f.clone() if isinstance(f, Tensor) and f._is_view() else f  # in place on a view would give another node
         versions = tuple(_version(a) for a in before)
         sources = [_source(a) for a in (f_, *args[1:])]
         result = op(f_, *args[1:], **kwargs)
@@ -83,7 +84,7 @@ def backward_rules(**by_op: Backward) -> Iterator[dict[Node, str]]:
             if places[-1] is not None:
                 free[places[-1]] = None
         if all(place is None for place in places[:2]):
-            return result  # several nodes in a row: not an operation that a rule can speak for
+            return result  # several nodes in a row: no rule applies
 
         def hand_back(own: Grads, R: Grads) -> Grads:
             assert R[0] is not None
@@ -95,7 +96,7 @@ def backward_rules(**by_op: Backward) -> Iterator[dict[Node, str]]:
         handles.append(node.register_hook(hand_back))
         if out is f_ is not f:
             result = f.copy_(out)
-            whole = _source(f._base)  # that f is a part of
+            whole = _source(f._base)  # f is a view of it
             assert whole is not None
             nodes[whole] = kind
         return result
@@ -119,14 +120,14 @@ def _source(a: Any) -> Node | None:
     return get_gradient_edge(a).node if isinstance(a, Tensor) and a.requires_grad else None
 
 
-# Nodes of the autograd graph without "Backward0". Moved about: each number of the output is one of the input's, or 0.
+# Nodes of the autograd graph without "Backward0". These only move numbers: each output is one of the inputs, or 0.
 MOVES = {
     "Alias", "AsStrided", "BackwardHookFunction", "Cat", "Clone", "ConstantPadNd", "Copy", "CopyBackwards",
     "Expand", "Flip", "Index", "Permute", "PixelShuffle", "PixelUnshuffle", "Repeat", "ReshapeAlias",
     "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "T", "ToCopy", "Transpose", "Unbind",
     "UnsafeSplit", "UnsafeView", "Unsqueeze", "View",
 }  # fmt: skip
-# Linear in all inputs together; in the first one; in each one by itself.
+# Linear in all inputs together; in the first input; in each input separately.
 SUMS = {
     "AdaptiveAvgPool2D", "Add", "AvgPool2D", "Mean", "Neg", "ReflectionPad2D", "ReplicationPad2D", "Sub", "Sum",
     "UpsampleBicubic2D", "UpsampleBilinear2D", "UpsampleNearest2D",
@@ -136,10 +137,10 @@ PRODUCTS = {"Addmm", "Bmm", "Mm", "Mul"}
 
 
 def between(out: Tensor, A: Tensor) -> Iterator[tuple[Node, str, list[int]]]:
-    """The graph's nodes from A to `out`: (node, its name without "Backward0", which of its inputs come from A)."""
+    """The nodes of the graph from A to `out`: (node, name without "Backward0", its inputs that come from A)."""
     end, leads = get_gradient_edge(A).node, {}
     stack = [get_gradient_edge(out).node]
-    while stack:  # depth first; a node is decided after all that it came from
+    while stack:  # depth first; a node is decided after all of its inputs
         node = stack[-1]
         before = [n for n, _ in node.next_functions]
         if node not in leads and node != end:
@@ -155,10 +156,10 @@ def between(out: Tensor, A: Tensor) -> Iterator[tuple[Node, str, list[int]]]:
 
 
 def refuse_others(out: Tensor, A: Tensor, ruled: dict[Node, str], passing: Set[str], what: str, layer: str) -> None:
-    """Every operation between A and `out` has a rule or is named in `passing`.
+    """Check that every operation between A and `out` has a rule or is named in `passing`.
 
     Raises:
-        ValueError: one is not; the message names it.
+        ValueError: an operation has no rule; the message names it.
     """
     for node, name, inputs in between(out, A):
         alone = len(inputs) == 1 and (name in PRODUCTS or inputs == [0])

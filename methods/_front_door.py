@@ -1,4 +1,4 @@
-"""`attribute`: every method, one call, on any classifier; and one clear error for each way to call it wrongly."""
+"""`attribute`: every method in one call, on any classifier, with one clear error for each wrong argument."""
 
 import difflib
 import inspect
@@ -32,18 +32,18 @@ def attribute(
         name: a key of METHODS.
         model: any classifier B C H W -> B N, in evaluation mode.
         x: normalised images, floating point, on the model's device.
-        target: class per image, one class for all, a callable logits (B, N) -> score (B,), or None: each top class.
-        layer: for methods that look at a layer: its dotted name, the module, or None: `_layers.default_layer`.
-        resize: bilinearly to the image's H W; False returns the map on its own grid.
+        target: one class per image, one class for all, a callable logits (B, N) -> score (B,), or None: the top class.
+        layer: for methods that use a layer: its dotted name, the module, or None for `_layers.default_layer`.
+        resize: True resizes the map bilinearly to H W of the image; False returns it on its own grid.
         **params: the method's own keywords.
 
     Returns:
-        The raw, signed map: K = C for maps of pixels and channels, K = 1 for maps of positions. In float32 or float64.
+        The raw, signed map, in float32 or float64. K = C for maps of pixels and channels, K = 1 for maps of positions.
 
     Raises:
-        ValueError: a value that cannot work: unknown method or layer, wrong shape, non-finite images, target out of
-            range, a method that does not apply to the model's architecture.
-        TypeError: a wrong kind of argument, or a keyword that the method does not have.
+        ValueError: unknown method or layer, wrong shape, images that are not finite, target out of range, or a method
+            that does not apply to the model's architecture.
+        TypeError: an argument of the wrong type, or a keyword that the method does not have.
     """
     if name not in METHODS:
         raise ValueError(f"name: no method is called {name!r}{closest(name, METHODS)}")
@@ -51,7 +51,7 @@ def attribute(
     model = _check_model(model)
     _check_images(model, x)
     _check_params(m, params, layer)
-    with torch.inference_mode(False):  # gradients inside, whatever the caller's mode
+    with torch.inference_mode(False):  # gradients work inside, in any mode of the caller
         if x.is_inference():
             x = x.clone()
         check_architecture(m, model, x)
@@ -65,7 +65,7 @@ def attribute(
 
 
 def check_architecture(m: Method, model: nn.Module, x: Float[Tensor, "B C H W"]) -> None:
-    """Raises ValueError if the method is not defined for this kind of model."""
+    """Raise a ValueError if the method is not defined for this kind of model."""
     kind = _layers.probe(model, x.shape[1:]).architecture if len(m.architectures) < 3 else None
     if kind and kind not in m.architectures:
         raise ValueError(f"model: {m.name} is defined for {' and '.join(m.architectures)} models, this is a {kind}")
@@ -74,17 +74,17 @@ def check_architecture(m: Method, model: nn.Module, x: Float[Tensor, "B C H W"])
 def bind(
     fn: Callable[..., Tensor], model: nn.Module, x: Float[Tensor, "B C H W"], *, seed: int, **params: Any
 ) -> partial[Tensor]:
-    """`fn` as a function of (model, x, target); where it has them, `layer` is the default one and `seed` is set.
+    """`fn` as a function of (model, x, target). `layer` (the default layer) and `seed` are set if it has them.
 
     Args:
-        fn: a method of the registry or another function of that form.
-        model: what it will explain.
-        x: images of the size that it will see.
-        seed: for a method that draws.
-        params: keywords; these win.
+        fn: a method of the registry, or another function with the same signature.
+        model: the model to explain.
+        x: images of the size that `fn` will get.
+        seed: for a method that draws random numbers.
+        params: keywords; they replace the defaults above.
 
     Raises:
-        ValueError: a method of the registry that is not defined for this kind of model, or there is no default layer.
+        ValueError: the method is not defined for this kind of model, or the model has no default layer.
     """
     m = METHODS.get(getattr(fn, "__name__", ""))
     if m and m.fn is fn:

@@ -1,4 +1,4 @@
-"""Photographs: those that come with scikit-image and scikit-learn, a composite with two classes, or your own folder."""
+"""Photographs: from scikit-image and scikit-learn, a composite with two classes, or your own folder."""
 
 import difflib
 import hashlib
@@ -17,7 +17,7 @@ from methods._models import Loaded, Preprocessing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
-# name: (package, file in it, licence, source), as the docstrings of skimage.data and sklearn's images/README.txt say.
+# name: (package, file in it, licence, source), from the docstrings of skimage.data and sklearn's images/README.txt.
 PACKAGED = {
     "chelsea": ("skimage", "data/chelsea.png", "CC0", "Stefan van der Walt, skimage.data.chelsea"),
     "coffee": ("skimage", "data/coffee.png", "CC0", "Rachel Michetti, Pikolo Espresso Bar, skimage.data.coffee"),
@@ -48,10 +48,10 @@ class Photo:
 
 
 def items(images: str) -> list[str]:
-    """What `images` stands for, one by one: packaged names, or the paths of image files; each is something to `load`.
+    """The images that `images` names, as a list of packaged names or paths of image files, each for `load`.
 
     Args:
-        images: packaged names with commas between them ("chelsea,coffee"), an image file, or a folder of images,
+        images: packaged names separated by commas ("chelsea,coffee"), an image file, or a folder of images, which is
             searched with its subfolders.
 
     Raises:
@@ -91,7 +91,7 @@ def load(images: str, prep: Preprocessing) -> list[Photo]:
 
 
 def load_image(image: str, model: Loaded) -> tuple[Float[Tensor, "1 3 H W"], UInt8[np.ndarray, "H W 3"]]:
-    """One photograph as a model's input, and the same pixels to draw a map on.
+    """One photograph as the input of a model, and the same pixels to draw a map on.
 
     Args:
         image: a file, or the name of a packaged photograph ("chelsea").
@@ -132,7 +132,7 @@ def _own(file: Path, prep: Preprocessing) -> Photo:
 
 
 def _composite(name: str, prep: Preprocessing) -> Photo:
-    """Two photographs side by side; each fills its half, the middle of it shows."""
+    """Two photographs side by side; each fills one half and is cropped to its centre."""
     height, width = prep.size
     halves = {part: _packaged_file(part) for part in COMPOSITES[name]}
     widths = (width // 2, width - width // 2)

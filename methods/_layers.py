@@ -1,4 +1,4 @@
-"""Where in a network a map lives: the default layer, and tokens <-> grid. No table of models: everything is probed."""
+"""The default layer of a model, and tokens <-> grid. There is no table of models: one probe finds everything."""
 
 import contextlib
 import math
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
 
 
 def _stride_ratio(h: int, w: int, size: tuple[int, int]) -> float:
-    """How far a grid is from having one stride in both directions: 0 is exact, up to rounding of the sizes."""
+    """How much the strides of a grid differ between the two directions; 0: equal, up to rounding of the sizes."""
     H, W = size
     return max(0.0, abs(math.log((H / h) / (W / w))) - math.log1p(1 / min(h, w)) * (H != W))
 
@@ -80,7 +80,7 @@ def from_grid(A: Float[Tensor, "nB K h w"], out: Tensor, at: Layout) -> Tensor:
 
 
 def pooled_rows(model: nn.Module, prefix: int) -> slice:
-    """Which token rows the classification head reads: the class token(s), or all patches of a mean-pooled model.
+    """The token rows that the classification head reads: the class token(s), or all patches of a mean-pooled model.
 
     Raises:
         ValueError: the head pools in another way.
@@ -94,10 +94,10 @@ def pooled_rows(model: nn.Module, prefix: int) -> slice:
 
 
 class Probe(NamedTuple):
-    """What one forward and one backward pass on noise tell about a model."""
+    """What one forward and one backward pass on noise show about a model."""
 
     layer: str | None  # the default layer; None: nothing qualifies
-    candidates: list[str]  # layers with a spatial grid through which the score can be changed, in execution order
+    candidates: list[str]  # layers with a spatial grid that can change the score, in execution order
     architecture: Architecture  # 'vit': global attention over one token grid; 'swin': any other attention; else 'cnn'
     classes: int
     grids: dict[str, Layout]  # of every module that has a grid, in execution order
@@ -107,15 +107,16 @@ _PROBES: WeakKeyDictionary[nn.Module, Probe] = WeakKeyDictionary()
 
 
 def default_layer(model: nn.Module, image: tuple[int, ...] = (3, 224, 224)) -> str:
-    """The last layer that has the model's final features on a grid and still decides the score.
+    """The last layer that holds the model's final features on a grid and can still change the score.
 
     Args:
         model: a classifier.
         image: C H W of the probe, for a model that does not declare its input size.
 
     Returns:
-        The last module in execution order (the outermost name for one tensor) whose output has `model.num_features`
-        channels and a grid of more than one position, with a gradient at more than half of the positions.
+        The name of the last module in execution order whose output has `model.num_features` channels and a grid of more
+        than one position, with a gradient at more than half of the positions. Of several names for one tensor, the
+        outermost.
 
     Raises:
         ValueError: no layer qualifies; the message lists candidates for `layer=`.
@@ -127,9 +128,9 @@ def default_layer(model: nn.Module, image: tuple[int, ...] = (3, 224, 224)) -> s
 
 
 def finer_layers(model: nn.Module, layer: str, image: tuple[int, ...] = (3, 224, 224)) -> list[str]:
-    """The last layer on each grid finer than that of `layer`, before it: of a resnet50's layer4 act1, layer1, 2 and 3.
+    """The last layer on each finer grid before `layer`: act1, layer1, layer2 and layer3 for layer4 of a resnet50.
 
-    Not inside a module that only steps from that grid to another: layer1, not the start of layer2.
+    A layer inside a module that only changes the grid does not count: layer1 counts, the start of layer2 does not.
 
     Args:
         model: a classifier.
@@ -137,13 +138,13 @@ def finer_layers(model: nn.Module, layer: str, image: tuple[int, ...] = (3, 224,
         image: as in `default_layer`.
 
     Returns:
-        Names from shallow to deep; none for a network with one grid, as a ViT.
+        Names from shallow to deep; an empty list for a network with one grid, such as a ViT.
     """
     found = probe(model, image)
     if layer not in found.grids:
         return []
     (kind, _, h, w), names = found.grids[layer], [*found.grids]
-    before = {n: found.grids[n] for n in names[: names.index(layer)]}  # attention maps are laid out in another way
+    before = {n: found.grids[n] for n in names[: names.index(layer)]}  # attention maps have another layout
     grid = {n: (at.h, at.w) for n, at in before.items() if at.kind == kind}
     grid = {n: (a, b) for n, (a, b) in grid.items() if abs(a * w - b * h) <= max(a, b) * (h != w)}
 
@@ -157,7 +158,7 @@ def finer_layers(model: nn.Module, layer: str, image: tuple[int, ...] = (3, 224,
 
 
 def probe(model: nn.Module, image: tuple[int, ...] = (3, 224, 224)) -> Probe:
-    """Run the model once on noise of its own input size. Cached per model, weakly; the model is left as it was."""
+    """Run the model once on noise of its input size. Cached per model (weak reference); changes no state."""
     if model not in _PROBES:
         _PROBES[model] = _probe(model, _input_size(model, image))
     return _PROBES[model]
@@ -174,7 +175,7 @@ def _input_size(model: nn.Module, image: tuple[int, ...]) -> tuple[int, int, int
 
 @contextlib.contextmanager
 def _eval(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, so that a probe does not move batch statistics; modes restored after."""
+    """Every module in evaluation mode, so that a probe does not change batch statistics; the modes are restored."""
     training = [m for m in model.modules() if m.training]
     try:
         model.eval()
@@ -190,7 +191,7 @@ def _probe(model: nn.Module, image: tuple[int, int, int]) -> Probe:
     like = next(model.parameters(), torch.zeros(()))
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(1, *image, generator=rng).to(like).requires_grad_()
-    # A weight that is all zero (a new head, the last one of a residual branch) hides what it will read once trained.
+    # A weight that is all zero (a new head, the end of a residual branch) would hide layers that count once trained.
     zero = {n: p for n, p in model.named_parameters() if not p.any()}
     drawn = {n: torch.randn(p.shape, generator=rng).to(p) for n, p in zero.items()}
     last: dict[int, tuple[str, Tensor]] = {}  # insertion order is execution order
@@ -221,7 +222,7 @@ def _probe(model: nn.Module, image: tuple[int, int, int]) -> Probe:
             if at.h * at.w > 1:
                 at_layer[name] = at
     grids = [(name, out, at_layer[name]) for name, out in last.values() if name in at_layer and out is every[name]]
-    y = (logits * torch.randn(logits.shape, generator=rng).to(logits)).sum()  # no class cancels another
+    y = (logits * torch.randn(logits.shape, generator=rng).to(logits)).sum()  # random: no classes cancel
     gradients = torch.autograd.grad(y, [out for _, out, _ in grids], allow_unused=True) if grids else ()
     linear = [m.in_features for m in model.modules() if isinstance(m, nn.Linear)]
     features = getattr(model, "num_features", linear[-1] if linear else None)

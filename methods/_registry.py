@@ -1,4 +1,4 @@
-"""What a method declares about itself, once. README, front door, tests and figures all read it."""
+"""The declaration of each method, in one place. README, front door, tests and figures all read it."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -27,20 +27,20 @@ METHODS: dict[str, "Method"] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One attribution method: the plain function and what it promises."""
+    """One attribution method: the plain function and its declared properties."""
 
     name: str  # = file stem = function name = registry key
     fn: Callable[..., Tensor]
     title: str  # as printed in the paper
     cite: str  # key in references.bib; authors, year, venue and url come from there
     family: Family
-    forward: Passes  # images through the network for each input image; an int or a keyword's name stands for itself
+    forward: Passes  # images through the network for each input image; `method` also takes an int or a keyword's name
     backward: Passes  # the same with gradients; both are counted by a test
-    signed: bool  # False: never negative; drives the colour map, tested
+    signed: bool  # False: never negative (tested); it decides the colour map
     verified: tuple[str, ...]  # independent implementations that tests/reference compares with
-    source: Literal["paper", "authors' code", "package"] = "paper"  # what the equations in the file are taken from
-    differentiable: bool = True  # False where the maths is not: the file says why
-    needs: Literal["", "relu", "linear head", "rule"] = ""  # what a model must have; without it the method raises
+    source: Literal["paper", "authors' code", "package"] = "paper"  # where the equations in the file come from
+    differentiable: bool = True  # False if the mathematics is not; the file says why
+    needs: Literal["", "relu", "linear head", "rule"] = ""  # what a model must have, or the method raises
     architectures: tuple[Architecture, ...] = ("cnn", "vit", "swin")  # see _layers.Probe
     satisfies: tuple[str, ...] = ()  # axioms that tests check, e.g. "completeness"
     fails: Mapping[str, str] = field(default_factory=dict)  # sanity check -> known reason; strict xfail
@@ -58,7 +58,7 @@ class Method:
 
     @property
     def order(self) -> tuple[int, str, str]:
-        """Where it stands in a list: by family, year, name."""
+        """Sort key in lists: family, year, name."""
         return list(FAMILIES).index(self.family), self.paper["year"], self.name
 
     @property
@@ -81,7 +81,11 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 def method(*, forward: Passes | Number, backward: Passes | Number, **declared: Any) -> Callable[[F], F]:
-    """Register the function below under its file's name and return it unchanged."""
+    """Register the function below under its file's name and return it unchanged.
+
+    Raises:
+        ValueError: the file defines another function name, or more than one method.
+    """
     cost = {k: n if isinstance(n, Passes) else Passes(n) for k, n in (("forward", forward), ("backward", backward))}
 
     def register(fn: F) -> F:

@@ -3,8 +3,8 @@
 Shrikumar, Greenside, Kundaje. Learning Important Features Through Propagating Activation Differences. ICML 2017.
 arXiv:1704.02685
 
-The network runs on a batch of two halves: the inputs z, then as many references z0. What arrives at the first half of
-an input, in place of a gradient, is the multiplier m that turns its difference from the reference into a contribution:
+The network runs on a batch of two halves: the inputs z, then the same number of references z0. The first half of an
+input gets, in place of a gradient, the multiplier m that turns its difference from the reference into a contribution:
 
     m = ( f(z) - f(z0) ) / ( z - z0 )                    an elementwise f: ReLU, sigmoid, GELU, ...
     m = f'(z)                                            where z and z0 agree (up to the square root of the precision)
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from methods._flow import FIRST, PRODUCTS, SUMS, Call, Grads, backward_rules
 
-PASSING = SUMS | FIRST | PRODUCTS  # linear operations do what autograd does
+PASSING = SUMS | FIRST | PRODUCTS  # linear operations use their autograd derivative
 
 
 def _quotient(contribution: Tensor, dz: Tensor, own: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def _max_pool(call: Call, own: Grads, R: Tensor) -> Grads:
     (z, z0), (y, y0) = call.value(0).chunk(2), call.again().chunk(2)
     _, winner = F.max_pool2d_with_indices(call.args[0], *call.args[1:], **call.kwargs | {"return_indices": True})
     R, top = R.chunk(2)[0], torch.maximum(y, y0)
-    # what the input won, what the reference no longer wins
+    # the gain at the winner of the input, the loss at the winner of the reference
     parts = torch.cat([R * (top - y0), R * (y - top)]).flatten(2)
     at = torch.zeros_like(call.args[0]).flatten(2).scatter_add(2, winner.flatten(2), parts)
     above, below = at.view_as(call.args[0]).chunk(2)

@@ -1,7 +1,7 @@
-"""Operations intercepted while a model runs: backward rules and attention maps, without touching any module.
+"""Intercept operations while a model runs, for backward rules and attention maps, without a change to any module.
 
-A rule names an operation, not a module, so it holds for `nn.ReLU`, `F.relu` and `x.relu_()` alike, on reused modules
-and inside functional code. Compiled and scripted graphs are opaque to it: the front door unwraps or refuses them.
+A rule names an operation, not a module. So it works for `nn.ReLU`, `F.relu` and `x.relu_()`, on reused modules and
+inside functional code. It cannot see into compiled or scripted graphs: the front door unwraps or refuses those.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-Rule = Callable[..., Any]  # rule(op, *args, **kwargs) -> what the operation shall return; `op` is the operation itself
+Rule = Callable[..., Any]  # rule(op, *args, **kwargs) -> the new result; `op` is the original operation
 
 OPS: dict[str, set[Any]] = {
     "relu": {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh},
@@ -45,16 +45,15 @@ class _Intercept(TorchFunctionMode):
             return func(*args, **kwargs)
         name, rule = self.rules[func]
         self.matched[name] += 1
-        return rule(func, *args, **kwargs)  # the mode is off inside, so a rule may call the operation
+        return rule(func, *args, **kwargs)  # the mode is off here, so a rule may call the operation
 
 
 @contextlib.contextmanager
 def rules(*, required: tuple[str, ...] | None = None, **by_op: Rule) -> Iterator[None]:
-    """Within the block every named operation (a key of OPS) computes its rule.
+    """Within the block, the rule of each named operation (a key of OPS) replaces that operation.
 
     Raises:
-        ValueError: the block ran and a required operation (default: every one) never occurred: the rule would silently
-            do nothing.
+        ValueError: a required operation (default: every named one) did not occur in the block, so its rule did nothing.
     """
     with _Intercept(by_op) as mode:
         yield
@@ -68,22 +67,22 @@ def rules(*, required: tuple[str, ...] | None = None, **by_op: Rule) -> Iterator
 
 @contextlib.contextmanager
 def relu_backward(rule: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
-    """Within the block a ReLU hands back rule(own, R): R arrives at its output, own = (f > 0) R it would pass on.
+    """Within the block a ReLU passes rule(own, R) backwards: R arrives at its output, own = (f > 0) R is its gradient.
 
-    The forward pass and its graph are the true ones, and the rule ends with the block: a later backward pass, through a
-    map that is part of a loss, differentiates the map as it is.
+    The forward pass and its graph are unchanged, and the rule ends with the block. So a later backward pass, through a
+    map that is part of a loss, gives the true derivative of the map.
 
-    Warns if the model also has activations that are no ReLU: the rule leaves them as they are.
+    Warns if the model also has activations other than ReLU: the rule does not change them.
 
     Raises:
-        ValueError: the block ran and met no ReLU.
+        ValueError: no ReLU ran in the block.
     """
     handles, others = [], set()
 
     def relu(op: Any, f: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not (f.requires_grad and torch.is_grad_enabled()):
             return op(f, *args, **kwargs)
-        f_ = f.clone() if f._is_view() else f  # in place on a view, the node would not be the ReLU's own
+        f_ = f.clone() if f._is_view() else f  # in place on a view would give another node
         out = op(f_, *args, **kwargs)
         handles.append(out.grad_fn.register_hook(lambda own, R: (rule(own[0], R[0]),)))
         return f.copy_(out) if out is f_ is not f else out
@@ -99,14 +98,14 @@ def relu_backward(rule: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
         for handle in handles:
             handle.remove()
     if others:
-        message = f"model: besides ReLU it has {', '.join(sorted(others))}, which this method's rule leaves as they are"
+        message = f"model: also has {', '.join(sorted(others))}, which this method's ReLU rule does not change"
         warnings.warn(message, stacklevel=4)
 
 
 def explicit_attention(
     q: Tensor, k: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None
 ) -> Tensor:
-    """softmax(q k^T / sqrt(d) + mask): the map inside a fused `scaled_dot_product_attention`; ... T d -> ... T T."""
+    """softmax(q k^T / sqrt(d) + mask): the map inside a fused `scaled_dot_product_attention`. ... T d -> ... T T."""
     scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
@@ -118,10 +117,13 @@ def explicit_attention(
 
 @contextlib.contextmanager
 def attention_maps(keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within the block each attention map, fused or not, passes through `keep`: B heads T T after the softmax.
+    """Within the block `keep` gets each attention map, fused or not, and its result is used: B heads T T after softmax.
 
-    A fused call is computed as softmax(QK^T)V instead; dropout is left out. A plain softmax counts as attention if
-    it is over the last of four dimensions.
+    A fused call is computed as softmax(QK^T)V without dropout. A plain softmax counts as attention if it runs over the
+    last of four dimensions.
+
+    Raises:
+        ValueError: the model uses grouped-query attention.
     """
 
     def fused(
@@ -149,7 +151,7 @@ def attention_maps(keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def attention_calls() -> Iterator[list[tuple[int, ...]]]:
-    """Yields a list that fills with the shape of each attention map computed within the block."""
+    """Yields a list that collects the shape of each attention map computed within the block."""
     shapes: list[tuple[int, ...]] = []
 
     def keep(A: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The torch machinery that methods share: scores, gradients, and activations at a layer. The maths is in the methods.
+"""PyTorch code that methods share: scores, gradients and activations at a layer. The equations are in the methods.
 
-Nothing here outlives the call it serves: hooks and modes are context managers, gradients come from
-`torch.autograd.grad`, and the model's parameters, buffers, flags and `.grad` are left alone.
-A map is part of the autograd graph exactly when `x.requires_grad`.
+No function here leaves a trace: hooks and modes are context managers, gradients come from `torch.autograd.grad`, and
+the model's parameters, buffers, flags and `.grad` do not change.
+A map is part of the autograd graph exactly if `x.requires_grad`.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from methods import _layers
 from methods._rules import attention_maps
 
-# What is explained: a class per image, or a score computed from the logits (contrastive, multi-label, probability).
+# The explained score: a class per image, or a function of the logits (contrastive, multi-label, probability).
 Target = Int[Tensor, " B"] | Callable[[Float[Tensor, "B N"]], Float[Tensor, " B"]]
-# Every method is one of these once its keywords are bound: partial(grad_cam, layer="layer4").
+# Every method has this type after its keywords are bound: partial(grad_cam, layer="layer4").
 Attribution = Callable[[nn.Module, Float[Tensor, "B C H W"], Target], Float[Tensor, "B K h w"]]
 
 
 def score(logits: Float[Tensor, "B N"], target: Target) -> Float[Tensor, " B"]:
-    """y: the one number per image that is explained.
+    """y: the number that is explained, one per image.
 
     Raises:
         ValueError: a callable target did not return one score per image.
@@ -40,7 +40,7 @@ def score(logits: Float[Tensor, "B N"], target: Target) -> Float[Tensor, " B"]:
 
 
 def tile(target: Target, n: int) -> Int[Tensor, " nB"] | Callable[[Tensor], Tensor]:
-    """The target of n copies of the batch, stacked as (n B): a callable sees each copy of its batch by itself."""
+    """The target for n copies of the batch, stacked as (n B); a callable gets each copy of the batch separately."""
     if isinstance(target, Tensor):
         return target.repeat(n)
     return lambda logits: torch.cat([score(copy, target) for copy in logits.chunk(n)])
@@ -52,7 +52,7 @@ def at_least_float32(a: Tensor) -> Tensor:
 
 
 def match_format(x: Float[Tensor, "B C H W"] | None, X: Float[Tensor, "m C H W"]) -> Float[Tensor, "m C H W"]:
-    """X with the data type of x, and in its order in memory: without it a CNN on channels_last images slows down."""
+    """X with the data type and memory format of x; without it a CNN on channels_last images is slower."""
     if x is None:
         return X
     last = x.is_contiguous(memory_format=torch.channels_last)
@@ -65,7 +65,7 @@ def scores(
     target: Target,
     like: Float[Tensor, "B C H W"] | None = None,
 ) -> Float[Tensor, "n B"]:
-    """The score y of n versions of each image, in one forward pass; the model gets them in the format of `like`."""
+    """The score y of n versions of each image, in one forward pass. They get the format of `like`."""
     n, B = X.shape[:2]
     with torch.set_grad_enabled(X.requires_grad):
         y = score(model(match_format(like, X.flatten(0, 1))), tile(target, n))  # nB
@@ -73,7 +73,7 @@ def scores(
 
 
 def double_backward(graph: bool) -> contextlib.AbstractContextManager[Any]:
-    """Where a gradient is to be part of a graph: attention run in the block has a second derivative; fused has none."""
+    """If `graph`, attention in the block runs unfused, so that it has a second derivative; fused attention has none."""
     return sdpa_kernel(SDPBackend.MATH) if graph else contextlib.nullcontext()
 
 
@@ -102,7 +102,7 @@ def map_over_copies(
 
 
 def chunks(n: int, chunk: int, batch: int) -> Iterator[slice]:
-    """Slices of range(n) such that slice x batch is at most `chunk` images, and never less than one batch.
+    """Slices of range(n): slice length x batch is at most `chunk` images, but at least one batch.
 
     Raises:
         ValueError: chunk is below 1.
@@ -117,13 +117,13 @@ def chunks(n: int, chunk: int, batch: int) -> Iterator[slice]:
 def noisy(
     x: Float[Tensor, "B C H W"], samples: int, noise: float, seed: int, chunk: int
 ) -> Iterator[Float[Tensor, "k B C H W"]]:
-    """Noisy copies x + N(0, sigma^2) in chunks, `samples` in all; sigma = noise * (max - min) of each image.
+    """Noisy copies x + N(0, sigma^2) in chunks, `samples` in total; sigma = noise * (max - min) of each image.
 
-    Each standard normal tensor C H W is drawn once and shared by the batch: what happens to an image depends on neither
-    its neighbours nor the chunks.
+    Each standard normal tensor C H W is drawn once and shared by the batch. So the copies of an image depend neither on
+    the other images nor on the chunks.
 
     Raises:
-        ValueError: samples is below 1, or noise negative.
+        ValueError: samples is below 1, or noise is negative.
     """
     if samples < 1 or noise < 0:
         raise ValueError(f"samples, noise: need at least one sample and noise >= 0, got {samples} and {noise}")
@@ -136,10 +136,10 @@ def noisy(
 
 
 def submodule(model: nn.Module, layer: str) -> nn.Module:
-    """The module of that dotted name.
+    """The module with the dotted name `layer`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the model has no such module.
     """
     try:
         return model.get_submodule(layer)
@@ -149,10 +149,10 @@ def submodule(model: nn.Module, layer: str) -> nn.Module:
 
 @contextlib.contextmanager
 def layer_hook(model: nn.Module, layer: str, replace: Callable[[Tensor], Tensor]) -> Iterator[list[int]]:
-    """Within the block the output of `layer` is what `replace` makes of it; errors name the layer.
+    """Within the block `replace(output)` replaces the output of `layer`; errors name the layer.
 
     Raises:
-        ValueError: there is no such layer, or it did not run exactly once.
+        ValueError: the model has no such layer, or it did not run exactly once.
     """
     runs: list[int] = []
 
@@ -177,8 +177,8 @@ def activation(
 ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B K h w"]]:
     """Run `model` once: (logits, A = output of `layer` as a grid), in one autograd graph.
 
-    Everything behind the layer is computed from A, so dy/dA is the gradient there whatever the layout. Before the layer
-    no graph is recorded unless `x.requires_grad`, and none at all where gradients are off.
+    Everything after the layer is computed from A, so dy/dA is the gradient there, for every memory layout. The part
+    before the layer is recorded only if `x.requires_grad`. If gradients are off, nothing is recorded.
     """
     kept: list[Tensor] = []
     recording = torch.is_grad_enabled()
@@ -187,7 +187,7 @@ def activation(
         at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
         A = _layers.to_grid(out, at)
         if recording and not x.requires_grad:
-            torch.set_grad_enabled(True)  # from here on; the block below restores what was
+            torch.set_grad_enabled(True)  # from here on; the block below restores the mode
             A = A.detach().requires_grad_()
         kept.append(A)
         return _layers.from_grid(A.clone(), out, at)  # in-place operations follow (timm: `x += shortcut`)
@@ -199,16 +199,16 @@ def activation(
 
 
 def last_linear(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The last linear layer, or where two give the logits together (DeiT) both."""
+    """The last linear layer, or both if two give the logits together (DeiT)."""
     last = model.get_classifier() if hasattr(model, "get_classifier") else [*model.modules()][-1]  # type: ignore[operator]
     return last if isinstance(last, tuple) else (last,)
 
 
 def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h w"]) -> Float[Tensor, "N K"]:
-    """Weights of the last linear layer, where it turns the mean of A over positions into the logits.
+    """Weights of the last linear layer, which must turn the mean of A over positions into the logits.
 
     Raises:
-        ValueError: the logits are not that: another layer is needed, or the model has another kind of head.
+        ValueError: the result is not the logits: another layer is needed, or the model has another kind of head.
     """
     linear, *more = last_linear(model)
     if not more and isinstance(linear, nn.Linear) and linear.in_features == A.shape[1]:
@@ -223,11 +223,11 @@ def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h
 
 
 def require_gradient(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str, g: Tensor | None) -> Tensor:
-    """g, the gradient at `layer`, which may be zero where the score happens to be flat.
+    """g, the gradient at `layer`; it may be zero if the score is flat at this image.
 
     Raises:
-        ValueError: the layer is not on the way to the score, or no position of its grid can change a score, whatever
-            the weights (the patch tokens behind the last attention of a class-token model).
+        ValueError: the score does not depend on the layer, or no position of its grid can change a score, for any
+            weights (the patch tokens after the last attention of a class-token model).
     """
     if g is not None and g.any():
         return g
@@ -286,21 +286,21 @@ def attention(
 
 
 def read_out(model: nn.Module, x: Float[Tensor, "B C H W"], R: Float[Tensor, "B T T"]) -> Float[Tensor, "B 1 h w"]:
-    """Relevance of each patch to the token(s) that the head reads, on the patch grid; prefix columns are left out."""
+    """Relevance of each patch to the token(s) that the head reads, on the patch grid, without prefix tokens."""
     P, h, w = _layers.token_grid(R.shape[-1], (x.shape[2], x.shape[3]), getattr(model, "num_prefix_tokens", 0))
     row = R[:, _layers.pooled_rows(model, P)].mean(dim=1)  # B T
     return row[:, None, P:].unflatten(2, (h, w))  # B 1 h w
 
 
 def upsample(a: Float[Tensor, "B K h w"], like: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
-    """Bilinear resize of a map to the grid of an image (half-pixel centres); the identity when it is there already."""
+    """Bilinear resize of a map to the grid of an image (half-pixel centres); no change if it has that size."""
     if a.shape[-2:] == like.shape[-2:]:
         return a
     return F.interpolate(at_least_float32(a), size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def minmax(a: Float[Tensor, "*B h w"]) -> Float[Tensor, "*B h w"]:
-    """(a - min) / (max - min) over each h w; 0 where a map is constant."""
+    """(a - min) / (max - min) over each h w; 0 if a map is constant."""
     lo, hi = a.amin(dim=(-2, -1), keepdim=True), a.amax(dim=(-2, -1), keepdim=True)
     return ratio(a - lo, hi - lo)
 

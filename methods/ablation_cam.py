@@ -11,9 +11,9 @@ A^k     k-th feature map                                 A[:, k]
 
 Differs from the paper: w is 0 where y^c is 0.
 Differs from other code: where activations are negative, pytorch-grad-cam 1.5.7 sets a channel to the minimum of a batch
-of copies less 1e7. Copies that are ablated already are in that batch, so the value falls by 1e7 from each copy to the
-next; every copy has one channel ablated. It and riverback run the whole network once per channel.
-Good to know: a negative score turns all signs around. Only what comes after `layer` runs on the ablated copies.
+of copies minus 1e7. That batch includes the copies that are already ablated, so the value falls by 1e7 from each copy
+to the next; every copy has one channel ablated. It and riverback run the whole network once per channel.
+Good to know: a negative score reverses all signs. Only the part after `layer` runs on the ablated copies.
 """
 
 import torch

@@ -11,9 +11,9 @@ T       tokens: class and other prefix tokens, patches   the map is the row that
 
 Differs from the paper: no; the row is that of the class token, or the mean of patch rows for a mean-pooled model.
 Differs from other code: Chefer et al.'s baseline (hila-chefer/Transformer-Explainability@c3e578f, generate_rollout) is
-as here and can start at a later block; the rollout in their ViT_LRP.py leaves the row normalisation out. vit-explain
+the same and can start at a later block; the rollout in their ViT_LRP.py omits the row normalisation. vit-explain
 divides columns instead of rows and drops small attention of the first image only.
-Good to know: no class and no gradient is used: the same map for every target.
+Good to know: it uses no class and no gradient, so the map is the same for every target.
 """
 
 import torch

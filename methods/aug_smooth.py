@@ -10,11 +10,12 @@ T_i     mirrors the image, multiplies its values         flip, factors
 T_i^-1  mirrors the map back, and resizes it             to the grid that M has at the first of `sizes`
 n       number of combinations                           6 by default
 
-Differs from the paper: there is none; this is a feature of the package, with its defaults: both sides, and the values
-times 0.9, 1 and 1.1. `sizes`, which the package leaves out, are scales in space, for networks that take several sizes.
-Differs from other code: pytorch-grad-cam cuts each of the n maps at 0 and rescales it to [0, 1] before the mean: each
-then counts the same.
-Good to know: values are multiplied after normalisation: the contrast to the data set's mean colour changes.
+Differs from the paper: there is none. This is a feature of the package, with its defaults: mirrored or not, and
+the values times 0.9, 1 and 1.1. `sizes`, which the package does not have, are scales of the image, for networks that
+take several sizes.
+Differs from other code: pytorch-grad-cam cuts each of the n maps at 0 and rescales it to [0, 1] before the mean, so
+that each has the same weight.
+Good to know: values are multiplied after normalisation, so the contrast to the data set's mean colour changes.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,11 @@ def aug_smooth(
     sizes: Sequence[float] = (1.0,),
     chunk: int = 8,
 ) -> Float[Tensor, "B K h w"]:
-    """The map `of`, averaged over mirror images, contrasts and scales."""
+    """The map `of`, averaged over mirror images, contrasts and scales.
+
+    Raises:
+        ValueError: `factors` or `sizes` is empty, or a size is not positive.
+    """
     if not len(factors) or not len(sizes) or min(sizes) <= 0:
         raise ValueError(f"factors, sizes: need at least one of each, sizes above 0, got {factors} and {sizes}")
     versions = [(mirror, factor) for mirror in ((False, True) if flip else (False,)) for factor in factors]

@@ -10,11 +10,11 @@ A^k     k-th feature map                                 A[:, k]
 GAP     mean over the positions                          .mean
 
 Differs from the paper: follows the authors' released code (zh460045050/BagCAMs@0fab958, libs/cams/bagcams.py), whose
-formula this is. The gradient of log y starts as 1 / y, which a negative score has too, and as 0 where y is 0.
-Differs from other code: the authors' code resizes L to the image and rescales it to [0, 1]. riverback leaves out the
+formula this is. The gradient of log y starts as 1 / y, also for a negative score, and as 0 where y is 0.
+Differs from other code: the authors' code resizes L to the image and rescales it to [0, 1]. riverback omits the
 logarithm and the guided ReLUs.
-Good to know: after the network's last ReLU there is nothing to guide, and a model without any is refused: guided=False
-takes the plain gradient instead.
+Good to know: a model without any ReLU is refused: use guided=False, which takes the plain gradient. After the last ReLU
+of the network there is nothing to guide.
 """
 
 import contextlib

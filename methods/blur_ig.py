@@ -14,11 +14,11 @@ e       step of the difference quotient                 grad_step
 G_sigma Gaussian blur, zeros outside the image          gaussian(sigma, H), gaussian(sigma, W): rows, then columns
 
 Differs from the paper: the blur is cut off at 4 sigma and its steps are even in sigma, as in the authors' code.
-Differs from other code: PAIR's BlurIG(sqrt=True, batch_size > 1) takes the width of a batch's last step for all of it,
-and subtracts blurred images, which loses digits in float32; here kernels are subtracted, in float64. Ports with
-reflecting borders, or with int(4 sigma + .5) taps (that is the radius of scipy's kernel), blur differently.
-Good to know: the map sums to F(x) - F(L(max)) as s grows. Outside a normalised image lies its mean colour, 0. Below
-sigma = 0.125 the cut-off blur is the identity, so the first of the s terms is 0.
+Differs from other code: PAIR's BlurIG(sqrt=True, batch_size > 1) uses the width of the last step of a batch for the
+whole batch. It subtracts blurred images, which loses digits in float32; here kernels are subtracted, in float64. Ports
+with reflecting borders, or with int(4 sigma + .5) taps (that is the radius of scipy's kernel), blur differently.
+Good to know: the map sums to F(x) - F(L(max)) as s grows. The zeros outside a normalised image are its mean colour.
+Below sigma = 0.125 the cut-off blur is the identity, so the first of the s terms is 0.
 """
 
 import torch
@@ -49,7 +49,11 @@ def blur_ig(
     grad_step: float = 0.01,
     chunk: int = 8,
 ) -> Float[Tensor, "B C H W"]:
-    """How much each pixel and channel adds to the score while a blurred image becomes sharp."""
+    """How much each pixel and channel adds to the score while a blurred image becomes sharp.
+
+    Raises:
+        ValueError: steps is below 1, or max_sigma or grad_step is not positive.
+    """
     if steps < 1 or max_sigma <= 0 or grad_step <= 0:
         given = f"{steps}, {max_sigma} and {grad_step}"
         raise ValueError(f"steps, max_sigma, grad_step: need at least one step and positive widths, got {given}")
@@ -59,7 +63,7 @@ def blur_ig(
     for part in chunks(steps, chunk, len(x)):
         rows, rows_e = (gaussian(s, H)[:, None, None] for s in (sigma[part], sigma[part] + grad_step))  # k 1 1 H H
         cols, cols_e = (gaussian(s, W)[:, None, None] for s in (sigma[part], sigma[part] + grad_step))  # k 1 1 W W
-        d_rows, d_cols = (rows_e - rows) / grad_step, (cols_e - cols) / grad_step  # float64: they are close
+        d_rows, d_cols = (rows_e - rows) / grad_step, (cols_e - cols) / grad_step  # float64, since they are close
         L = rows.to(a) @ a @ cols.to(a)  # k B C H W
         dL = d_rows.to(a) @ a @ cols_e.to(a) + rows.to(a) @ a @ d_cols.to(a)  # k B C H W   dL/dsigma
         dF = gradients(model, L, target, like=x)  # k B C H W   dF/dL
@@ -68,11 +72,11 @@ def blur_ig(
 
 
 def gaussian(sigma: Float[Tensor, " k"], n: int) -> Float[Tensor, "k n n"]:
-    """Symmetric matrices that blur n pixels in a row, as scipy's gaussian_filter1d does with mode="constant"."""
+    """Symmetric matrices that blur a row of n pixels, like scipy's gaussian_filter1d with mode="constant"."""
     radius = (4 * sigma + 0.5).floor()[:, None]  # k 1
     reach = max(n - 1, int(radius.max()))
     d = torch.arange(-reach, reach + 1, dtype=sigma.dtype)  # distances
     g = torch.exp(-0.5 * (d / sigma.clamp(min=1e-9)[:, None]) ** 2) * (d.abs() <= radius)  # k 2 reach + 1
-    g = g / g.sum(dim=1, keepdim=True)  # over the whole kernel: near a border the rest falls on zeros
+    g = g / g.sum(dim=1, keepdim=True)  # over the whole kernel; outside the image are zeros
     i = torch.arange(n)
     return g[:, i - i[:, None] + reach]  # k n n

@@ -9,9 +9,9 @@ w_k^c   weight of class c for unit k                     w; for a callable targe
 M_c     coarse map, on the grid of f                     returned
 
 Differs from the paper: no.
-Differs from other code: riverback and others rescale to [0, 1]; the sign says which places speak against c.
-Good to know: the model must end in average pooling and one linear layer; this is checked on the values themselves, so
-that a head with a norm, a hidden layer or another pooling is refused. The mean of the map plus the bias is the logit.
+Differs from other code: riverback and others rescale to [0, 1]; here a negative sign marks evidence against c.
+Good to know: the model must end in average pooling and one linear layer. This is checked on the values: a head with a
+norm, a hidden layer or another pooling is refused. The mean of the map plus the bias is the logit.
 """
 
 import torch
@@ -36,7 +36,7 @@ from methods._torch import Target, activation, at_least_float32, head, score
 )
 @torch.enable_grad()
 def cam(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str) -> Float[Tensor, "B 1 h w"]:
-    """The classifier's weights applied at each position of `layer`, the last before the pooling."""
+    """The classifier's weights applied at each position of `layer`, the last layer before the pooling."""
     S, f = activation(model, x, layer)  # B N, B K h w
     W = head(model, S, f)  # N K
     (dy_dS,) = torch.autograd.grad(score(S, target).sum(), S, create_graph=x.requires_grad)  # B N, one-hot for a class

@@ -2,7 +2,7 @@
 
 Jalwana, Akhtar, Bennamoun, Mian. CVPR 2021. arXiv:2106.10649
 
-    x_t   = x resized to the t-th size (bicubic; the first is its own)      (T sizes)
+    x_t   = x resized to the t-th size (bicubic; the first is that of x)    (T sizes)
     T_c   = sizes at which the top class is that of x                       (kept)
     A     = 1/|T_c| sum_{t in T_c}  Up( A_t )                               (mean activation, on the image's grid)
     g     = 1/|T_c| sum_{t in T_c}  Up( d y^c(x_t) / dA_t )                 (mean gradient, on the image's grid)
@@ -15,11 +15,11 @@ T_c     per image                                       kept
 
 Differs from the paper: sizes (224, 324, ... 924 for an image of 224), bicubic resizing and what is kept follow the
 authors' code (VisMIL/CAMERAS@8ef2d13).
-Differs from other code: the authors' code keeps every size when it is given a class (keep="all"), and only without one
-the sizes that agree (keep="agreeing"); it rescales L to [0, 1], and takes one square image.
-Good to know: which sizes are kept is decided for each image by itself. The eight have 61 times the pixels of the first.
-A model that takes images of one size only is refused, so `attribute` refuses transformers; a ViT that was built with
-dynamic_img_size=True works when this function is called itself.
+Differs from other code: the authors' code keeps every size if it is given a class (keep="all"). Only without a class
+does it keep the sizes that agree (keep="agreeing"). It rescales L to [0, 1], and takes one square image.
+Good to know: the kept sizes are chosen for each image separately. The eight sizes together have 61 times the pixels of
+the first. A model that takes images of one size only is refused, so `attribute` refuses transformers; for a ViT that
+was built with dynamic_img_size=True, call this function directly.
 """
 
 import torch
@@ -52,7 +52,11 @@ def cameras(
     stride: int = 100,
     keep: str = "agreeing",
 ) -> Float[Tensor, "B 1 H W"]:
-    """Activations times gradients, both averaged over sizes of the image."""
+    """Activations times gradients, both averaged over sizes of the image.
+
+    Raises:
+        ValueError: steps or stride is below 1, keep is unknown, or the model does not take a size.
+    """
     if steps < 1 or stride < 1:
         raise ValueError(f"steps, stride: need at least one size and at least one pixel, got {steps} and {stride}")
     if keep not in ("agreeing", "all"):

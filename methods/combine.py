@@ -7,9 +7,9 @@ Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra. ICCV 2017. arXiv:1610.02391, 
 M       a map on the image's grid                        of
 L       a map on a layer's grid                          cam, called with `layer`; resized bilinearly
 
-Differs from the paper: the maps are free; of=guided_backprop, cam=grad_cam is Guided Grad-CAM.
+Differs from the paper: any two maps are possible; of=guided_backprop, cam=grad_cam is Guided Grad-CAM.
 Differs from other code: riverback's CombinedWrapper rescales both maps to [0, 1] first and so loses their signs.
-Good to know: only where both maps are large is the product large; it inherits the failures of both.
+Good to know: the product is large only where both maps are large; it inherits the failures of both.
 """
 
 from collections.abc import Callable

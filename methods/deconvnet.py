@@ -8,9 +8,9 @@ R^l     signal on its way back to the image              R; at the image it is t
 
 Differs from the paper: starts from the class score instead of one feature map; max-pooling routes as the gradient does
 (the paper's switches) and convolutions transpose (the paper's filtering), as Simonyan et al. 2014 show.
-Differs from other code: captum looks for nn.ReLU modules only; here a model without any ReLU is refused.
-Good to know: the ReLUs' own state is ignored on the way back, so on a network without max-pooling the map hardly
-depends on the image.
+Differs from other code: captum finds nn.ReLU modules only; here a model without any ReLU is refused.
+Good to know: the backward pass ignores which ReLUs were active, so without max-pooling the map hardly depends on the
+image.
 """
 
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from methods.gradient import gradient
 
 
 def rectified(own: Tensor, R: Tensor) -> Tensor:
-    """What a ReLU hands back: it ignores its own derivative."""
+    """What a ReLU passes backwards: it ignores its own derivative."""
     return (R > 0) * R  # section 2.1
 
 

@@ -9,12 +9,12 @@ O       output of the layer, positions x channels        O: B hw K
 v_1     first column of V                                V[:, 0]
 L       map, on the layer's grid                         returned
 
-Differs from the paper: the sign of v_1, which a decomposition leaves open, is fixed so that the map agrees with the
-summed activation (their product sums to >= 0); the map keeps its sign.
-Differs from other code: pytorch-grad-cam subtracts each channel's mean first (center=True), leaves the sign open,
-so that its maps are inverted at times, and cuts at 0.
-Good to know: no class and no gradient is used: the same map for every target. Not differentiable: singular vectors of
-feature maps with equal singular values, 0 above all, have no derivative.
+Differs from the paper: the sign of v_1, which a decomposition does not determine, is fixed so that the map agrees with
+the summed activation (their product sums to >= 0). The map keeps its sign.
+Differs from other code: pytorch-grad-cam subtracts each channel's mean first (center=True), does not fix the sign, so
+that some of its maps are inverted, and cuts at 0.
+Good to know: it uses no class and no gradient, so the map is the same for every target. Not differentiable: singular
+vectors with equal singular values, above all 0, have no derivative.
 """
 
 import torch

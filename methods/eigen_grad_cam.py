@@ -9,7 +9,7 @@ G       dy^c / dA                                        G
 v_1     first right singular vector of O                 see eigen_cam
 
 Differs from the paper: there is none; the sign of v_1 is fixed as in eigen_cam, so that the map agrees with HiResCAM.
-Differs from other code: pytorch-grad-cam subtracts each channel's mean first (center=True), leaves the sign open,
+Differs from other code: pytorch-grad-cam subtracts each channel's mean first (center=True), does not fix the sign,
 and cuts at 0.
 Good to know: class-specific, unlike Eigen-CAM. Not differentiable, for the same reason.
 """

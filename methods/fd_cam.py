@@ -2,7 +2,7 @@
 
 Li, Li, Ma, Wu. ICPR 2022. arXiv:2206.08792
 
-    G_k = { j : cos( A^k, A^j ) > quantile_theta of the row }            (channels that are switched together)
+    G_k = { j : cos( A^k, A^j ) > quantile_theta of the row }            (channels switched together)
     s_k = f( A on G_k ) + f( A ) - f( A off G_k )                        (score alone, and score lost without)
     g_k = GAP( df / dA^k )                                               (gradient weight)
     w_k = exp( N(s)_k ) N(g)_k - 0.5,  N(.) = min-max over the channels  (both weights combined)
@@ -14,12 +14,12 @@ on, off  all channels outside, or inside, G_k are 0      G, ~G
 theta   quantile of similarity                           theta
 
 Differs from the paper: the formulas are those of the authors' code (crishhh1998/FD-CAM@7f2c544, src/fdcam.py), and
-theta = 0.95 is its demo's. cos is 0 where a feature map is all 0, and N is 0 where all channels agree.
-Differs from other code: the authors' code runs one image through VGG's classifier; here any network after `layer`. It
-resizes L to the image and rescales it to [0, 1]. An earlier file of theirs (switch_cam.py) combines s and g by a
-series.
+theta = 0.95 is that of its demo. cos is 0 where a feature map is all 0, and N is 0 where all channels agree.
+Differs from other code: the authors' code runs one image through VGG's classifier; here any network can come after
+`layer`. Their code resizes L to the image and rescales it to [0, 1]. An earlier file of theirs (switch_cam.py) combines
+s and g by a series.
 Good to know: the channel with the lowest gradient gets -0.5: the map compares channels, it does not count evidence.
-What comes after `layer` runs 2 K times: 7 forward passes' worth at resnet50's layer4, but some 300 at its layer3.
+The part after `layer` runs 2 K times: this costs 7 forward passes at layer4 of resnet50, but about 300 at layer3.
 """
 
 import torch
@@ -62,7 +62,11 @@ def spread(a: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
 def fd_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, theta: float = 0.95, chunk: int = 64
 ) -> Float[Tensor, "B 1 h w"]:
-    """Feature maps weighted by what groups of similar channels do to the score, times the gradient."""
+    """Feature maps weighted by the effect of groups of similar channels on the score, times the gradient.
+
+    Raises:
+        ValueError: theta is outside [0, 1].
+    """
     if not 0 <= theta <= 1:
         raise ValueError(f"theta: must be a quantile in [0, 1], got {theta}")
     with record_before(model, layer) as before:

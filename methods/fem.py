@@ -10,13 +10,13 @@ A_k          k-th feature map of the layer               A[:, k]
 mu_k sigma_k mean and standard deviation over positions  mu, sigma (of all h w, not h w - 1)
 K            width of the rule, 2                        sigmas
 
-Differs from the paper: its text was not at hand. The three equations are xplique's, and those of public Keras code that
-marks them as the original ones; images instead of videos. That code divides the map by its maximum; here it is raw.
+Differs from the paper: its text was not available. The three equations are those of xplique, and of public Keras code
+that calls them the original ones; images instead of videos. That code divides the map by its maximum; here it is raw.
 Differs from other code: pytorch-grad-cam swaps the roles, sum_k mean(B_k) A_k (weights="share"); xplique takes
 A_k >= the threshold, so that a constant channel counts everywhere.
-Good to know: no class and no gradient is used: the same map for every target. At most 1 / (1 + K^2) of the positions of
-a channel can be strong (Cantelli), and at K = 2 none on a grid of fewer than 6. The threshold is a step: the derivative
-of the map is that of the weights.
+Good to know: it uses no class and no gradient, so the map is the same for every target. At most 1 / (1 + K^2) of the
+positions of a channel can be strong (Cantelli): with K = 2, none on a grid of fewer than 6 positions. The threshold is
+a step function, so the derivative of the map comes from the weights alone.
 """
 
 import torch
@@ -47,7 +47,11 @@ def fem(
     sigmas: float = 2.0,
     weights: str = "mean",
 ) -> Float[Tensor, "B 1 h w"]:
-    """Positions at which channels of `layer` are unusually active, each channel counted by its mean activation."""
+    """Positions at which channels of `layer` are unusually active, each channel counted by its mean activation.
+
+    Raises:
+        ValueError: weights is unknown.
+    """
     if weights not in ("mean", "share"):
         raise ValueError(f"weights: must be 'mean' (the paper) or 'share' (pytorch-grad-cam), got {weights!r}")
     with torch.set_grad_enabled(x.requires_grad):

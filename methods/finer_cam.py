@@ -12,14 +12,14 @@ T       how many of them                                 references; or the clas
 gamma   strength of the comparison                       gamma
 CAM     the host                                         of, called with `layer`
 
-Differs from the paper: its text was not available. y^c - gamma y^d is what summaries of it agree on. The mean over the
-three nearest classes and gamma = 0.6 are of an early commit of the authors' code (its setting "aggregate").
+Differs from the paper: its text was not available. Summaries of it agree on y^c - gamma y^d. The mean over the three
+nearest classes and gamma = 0.6 come from an early commit of the authors' code (its setting "aggregate").
 Differs from other code: the authors' head (Imageomics/Finer-CAM@564ad2c) has no "aggregate". There, and in
 pytorch-grad-cam, p_d = softmax over D of y^d, not held fixed in the gradient, and gamma = 1 (weights="softmax",
-gamma=1.0: correlation 0.95 and 0.14 with the default on tests/golden). torchcam is as here.
-Good to know: the difference is taken before the host's ReLU, in one pass. Scores are compared, so a callable target has
-to return one that is comparable to a logit; the class whose logit is nearest to it counts as c itself. gamma = 0 is the
-host's map.
+gamma=1.0: correlation 0.95 and 0.14 with the default on tests/golden). torchcam is the same as here.
+Good to know: a callable target must return a score that is comparable to a logit, since it is compared with the logits;
+the class with the nearest logit counts as c itself. The difference is taken before the host's ReLU, in one pass.
+gamma = 0 gives the host's map.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ from methods.grad_cam import grad_cam
 def finer(
     target: Target, *, gamma: float = 0.6, references: int | Int[Tensor, "_ T"] = 3, weights: str = "mean"
 ) -> Callable[[Float[Tensor, "B N"]], Float[Tensor, " B"]]:
-    """The difference between a class and those it could be taken for: a target for any method.
+    """The difference between a class and the classes most similar to it: a target for any method.
 
     Raises:
         ValueError: references is below 1, or weights unknown.
@@ -54,7 +54,7 @@ def finer(
             if isinstance(target, Tensor):
                 distance.scatter_(1, target[:, None], -1)  # c itself comes first, also in a tie
             D = distance.argsort(dim=1, stable=True)[:, 1 : D + 1]  # B T
-        D = D.repeat(len(z) // len(D), 1)  # B T   the classes given, for each copy of the batch
+        D = D.repeat(len(z) // len(D), 1)  # B T   the given classes, for each copy of the batch
         if len(D) != len(z) or D.shape[1] == 0:
             raise ValueError(
                 f"references: must be classes B T to compare with, got {tuple(D.shape)} for {len(z)} images"

@@ -10,12 +10,12 @@ z^l     output of a biased layer: conv, batch norm       z
 b^l     its bias; batch norm: beta - mu gamma / sigma    b
 psi     |.|, min-max to [0, 1] over the layer, bilinear resize to the image       psi
 
-Differs from the paper: psi of a constant layer is 0. The last linear layer's bias is a number, not a map, and left out.
+Differs from the paper: psi of a constant layer is 0. The bias of the last linear layer is omitted: it is no map.
 Differs from other code: the authors (idiap/fullgrad-saliency@7c106b3) add 1e-6 to the maximum in psi; pytorch-grad-cam
 and riverback rescale by channel, miss subclasses of BatchNorm2d, and pair biases with gradients by position in two
 lists.
-Good to know: the first equation is exact on ReLU networks (see `full_gradients`); SiLU, GELU and layer norm hold
-implicit biases, so that the sum falls short.
+Good to know: the first equation is exact on ReLU networks (see `full_gradients`). SiLU, GELU and layer norm have
+implicit biases, which the sum does not include.
 """
 
 from typing import Any
@@ -34,14 +34,18 @@ from methods._torch import Target, at_least_float32, ratio, score
 def full_gradients(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target
 ) -> tuple[Float[Tensor, "B C H W"], list[Float[Tensor, "B ..."]]]:
-    """The terms of the first equation: (df/dx * x, [df/dz^l * b^l for each biased layer, B C h w or B N])."""
+    """The terms of the first equation: (df/dx * x, [df/dz^l * b^l for each biased layer, B C h w or B N]).
+
+    Raises:
+        ValueError: the model has no convolution, or computes attention.
+    """
     terms: list[Tensor | None] = []
     handles = []
 
     def keep(z: Tensor, b: Tensor | None) -> Tensor:
         if b is not None:
             at = len(terms)
-            terms.append(None)  # filled on the way back, also if an in-place operation overwrites z by then
+            terms.append(None)  # filled in the backward pass, even if z has been overwritten in place
             handles.append(z.register_hook(lambda df_dz: terms.__setitem__(at, at_least_float32(df_dz) * b)))
         return z
 
@@ -74,9 +78,9 @@ def full_gradients(
 
 
 def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B 1 H W"]:
-    """|a|, min-max over all channels and positions of an image, resized with aligned corners as the authors do.
+    """|a|, min-max over all channels and positions of an image, resized with aligned corners as in the authors' code.
 
-    Summed over the channels, and before the resizing, which is linear: 1 map to resize instead of K.
+    The sum over the channels comes before the resizing, which is linear, so that 1 map is resized instead of K.
     """
     a, K = a.abs(), a.shape[1]
     lo, hi = a.amin(dim=(1, 2, 3), keepdim=True), a.amax(dim=(1, 2, 3), keepdim=True)  # B 1 1 1
@@ -96,7 +100,7 @@ def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B 
     satisfies=("completeness",),
 )
 def full_grad(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B 1 H W"]:
-    """What the image and every bias contribute to the score, layer by layer at full resolution."""
+    """The contributions of the image and of every bias to the score, summed over the layers at full resolution."""
     at_x, at_biases = full_gradients(model, x, target)  # B C H W, L of B K h w or B N
     S, size = torch.zeros(()), (x.shape[2], x.shape[3])
     for a in (at_x, *(b for b in at_biases if b.ndim == 4)):

@@ -10,14 +10,14 @@ M_l     map of layer l                                   of, called with `layer`
 S_l     the same on a common scale                       S
 gamma   how much weak evidence is raised                 gamma
 
-Differs from the paper: shallow are all layers but `layer`, the deepest; max |M_l| divides, so that signed maps keep
-their sign; any CAM, and how="mean" or "product", may take the place of LayerCAM and the maximum. The result is on the
-finest of the layers' grids.
+Differs from the paper: all layers except `layer`, the deepest, are shallow. Maps are divided by max |M_l|, so that
+signed maps keep their sign. Any CAM can replace LayerCAM, and how="mean" or "product" can replace the maximum. The
+result is on the finest grid of the layers.
 Differs from other code: torchcam's LayerCAM.fuse_cams scales the deepest layer by tanh, too; it and pytorch-grad-cam
-shift each map to a minimum of 0 before (scale="minmax"). pytorch-grad-cam, given several layers, takes the mean, at the
-size of the image and without tanh.
-Good to know: by default the last stage on each finer grid, then `layer`; the declared cost counts one for each halving
-of the grid, as in a ResNet. For a ViT, which has one grid, it is `layer` alone: name `layers`.
+first shift each map to a minimum of 0 (scale="minmax"). For several layers pytorch-grad-cam takes the mean, at the size
+of the image and without tanh.
+Good to know: for a ViT, which has one grid, name `layers`; the default there is `layer` alone. Elsewhere the default is
+the last stage on each finer grid, then `layer`; the declared cost counts one for each halving of the grid (ResNet).
 """
 
 from collections.abc import Callable, Sequence
@@ -57,7 +57,11 @@ def fuse(
     scale: str = "max",
     gamma: float | None = 2.0,
 ) -> Float[Tensor, "B 1 h w"]:
-    """The maps of `layers`, all shallower, and of `layer`, on one scale and on one grid."""
+    """The maps of `layers`, all shallower, and of `layer`, on one scale and on one grid.
+
+    Raises:
+        ValueError: how or scale is unknown.
+    """
     if how not in HOW or scale not in ("max", "minmax", "none"):
         raise ValueError(
             f"how, scale: must be one of {', '.join(HOW)} and one of max, minmax, none, got {how!r} and {scale!r}"

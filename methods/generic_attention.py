@@ -11,7 +11,7 @@ y       score of the class                               y
 R       relevance of each token to each token            R: B T T; the map is the row that the head reads
 
 Differs from the paper: no; the row is that of the class token, or the mean of patch rows for a mean-pooled model.
-Differs from other code: the authors' notebook (hila-chefer/Transformer-MM-Explainability@58eaea8) is as here. The
+Differs from other code: the authors' notebook (hila-chefer/Transformer-MM-Explainability@58eaea8) is the same. The
 baseline in jiaminchen-1031/transformerinterp@a76854a takes the mean over heads first and rectifies afterwards
 (correlation with ours 0.99 on tests/golden); InterpretDL multiplies the means over heads and rectifies afterwards.
 Good to know: class-specific; needs global attention over one grid of tokens, so Swin is refused.
@@ -38,7 +38,7 @@ from methods._torch import Target, at_least_float32, attention, read_out, score
 )
 @torch.enable_grad()
 def generic_attention(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B 1 h w"]:
-    """Relevance of each patch to the score, along attention that the score wants more of."""
+    """Relevance of each patch to the score, along attention that raises the score."""
     logits, maps = attention(model, x)  # B N, L of B heads T T
     y = score(logits, target)  # B
     dy_dA = torch.autograd.grad(y.sum(), maps, create_graph=x.requires_grad)  # L of B heads T T

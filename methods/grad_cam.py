@@ -12,7 +12,7 @@ L^c     coarse map, on the grid of A                    returned; `upsample` it 
 
 Differs from the paper: no.
 Differs from other code: captum's LayerGradCam omits the ReLU by default; pytorch-grad-cam rescales to [0, 1].
-Good to know: with global average pooling and one linear layer after A (ResNet's layer4),
+Good to know: with global average pooling and one linear layer after A (layer4 of a ResNet),
 Grad-CAM equals ReLU(CAM) / Z and ReLU(HiResCAM). Compare them at layer3.
 """
 

@@ -10,8 +10,8 @@ dy/dA   its gradient, position by position               g
 
 Differs from the paper: there is none. The equation is the package's own.
 Differs from other code: pytorch-grad-cam rescales to [0, 1].
-Good to know: channels that speak against the class are left out one by one, at each position: they cannot cancel those
-that speak for it, so the map is at least ReLU(HiResCAM) everywhere. Behind ReLUs A >= 0, and it is LayerCAM.
+Good to know: at each position, channels with evidence against the class are omitted, so they cannot cancel evidence for
+it. The map is therefore at least ReLU(HiResCAM) everywhere. After a ReLU A >= 0, and the map is LayerCAM.
 """
 
 from jaxtyping import Float
@@ -35,6 +35,6 @@ from methods._torch import Target, activation_and_gradient
 def grad_cam_elementwise(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str
 ) -> Float[Tensor, "B 1 h w"]:
-    """What each channel contributes to the score at each position of `layer`, positive contributions only."""
+    """The positive contributions of the channels to the score, summed at each position of `layer`."""
     _, A, g = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
     return (g * A).relu().sum(dim=1, keepdim=True)  # B 1 h w

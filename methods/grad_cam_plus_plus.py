@@ -10,11 +10,11 @@ S^c     score of class c before the softmax             y
 A^k     k-th feature map                                 A[:, k]
 g_ij    d S^c / d A^k_ij                                 g
 
-Differs from the paper: the factor exp(S^c), one positive number per image, is left out: it can overflow.
+Differs from the paper: the factor exp(S^c), one positive number per image, is omitted, since it can overflow.
 alpha is written 1 / (2 + sum A g), which is eq. 19 divided by g^2, and 0 where g or the denominator is 0.
 Differs from other code: the authors' code normalises alpha once more; pytorch-grad-cam adds 1e-6 to a denominator
 that is often smaller; torchcam sums g^3 A instead of A. Away from the last layer these are different maps.
-Good to know: alpha is negative where sum A g < -2 and has a pole there; maps of early layers can be erratic.
+Good to know: alpha has a pole where sum A g = -2 and is negative below it; maps of early layers can be erratic.
 """
 
 import torch

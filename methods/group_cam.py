@@ -6,7 +6,7 @@ Zhang, Rao, Yang. 2021. arXiv:2103.13859
     m_l   = ReLU( sum_{k in group l}  w_k A^k )                      (initial mask of group l)
     m_l   = m_l where m_l > percentile_theta( m_l ), 0 elsewhere     (de-noised; authors' code)
     M_l   = s( Up( m_l ) ),  s(.) = min-max to [0, 1]                (mask)
-    I_l   = M_l * I + (1 - M_l) * blur( I )                          (what the mask hides is blurred)
+    I_l   = M_l * I + (1 - M_l) * blur( I )                          (hidden pixels are blurred)
     s_l   = p_c( I_l ) - p_c( blur( I ) )                            (confidence gained over the blurred image)
     L     = ReLU( sum_l  s_l M_l )                                   (the map, on the image's grid)
 
@@ -21,9 +21,9 @@ of each mask before it is resized, theta = 70; the blur is 51 pixels wide with s
 Differs from other code: that file rescales L to [0, 1] and returns None where it is constant. The file of that name at
 their head (@ffd807b) is another method, without percentile: correlation 0.87 and 0.64 with ours on tests/golden. Their
 groupcam_faster.py (@0b61fdd) takes one percentile over all of its 16 groups and subtracts no p_c( blur( I ) ).
-Good to know: groups follow the order of the channels, which means nothing; where there are fewer channels than groups,
-each is a group. A callable target is given the logits for w and the probabilities for p_c; with confidence="score" the
-logits both times.
+Good to know: a callable target gets the logits for w and the probabilities for p_c; with confidence="score" it gets the
+logits both times. Groups follow the order of the channels, which has no meaning; if there are fewer channels than
+groups, each channel is a group.
 """
 
 from math import ceil
@@ -60,7 +60,11 @@ def group_cam(
     confidence: str = "probability",
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 H W"]:
-    """Groups of Grad-CAM's weighted feature maps, each weighted by the confidence in what it shows."""
+    """Groups of Grad-CAM's weighted feature maps, each weighted by the confidence gained when it is shown.
+
+    Raises:
+        ValueError: groups, theta, kernel or sigma is out of range, or confidence is unknown.
+    """
     if groups < 1 or not 0 <= theta <= 100:
         raise ValueError(f"groups, theta: need at least one group and theta in [0, 100], got {groups} and {theta}")
     if kernel < 1 or kernel % 2 == 0 or sigma <= 0:
@@ -90,7 +94,7 @@ def group_cam(
 
 
 def blur(n: int, kernel: int, sigma: float) -> Float[Tensor, "n n"]:
-    """The matrix that blurs n pixels in a row with a normalised Gaussian window; borders are reflected."""
+    """The matrix that blurs a row of n pixels with a normalised Gaussian window; borders are reflected."""
     d = torch.arange(kernel, dtype=torch.float64) - kernel // 2
     weight = torch.exp(-0.5 * (d / sigma) ** 2)  # kernel
     period = max(2 * (n - 1), 1)

@@ -7,10 +7,10 @@ Springenberg, Dosovitskiy, Brox, Riedmiller. ICLR workshop 2015. arXiv:1412.6806
 f^l     input of a ReLU                                  f
 R^l     signal on its way back to the image              R; at the image it is the map
 
-Differs from the paper: a ReLU6 also stops what comes back to an input above 6, as its derivative does.
-Differs from other code: captum, pytorch-grad-cam and riverback look for nn.ReLU modules only and return the plain
-gradient, without a word, on networks with ReLU6, functional or other activations; here a model without ReLU is refused.
-Good to know: the map shows edges, whatever the class and nearly whatever the weights.
+Differs from the paper: a ReLU6 also stops the signal at an input above 6, as its derivative does.
+Differs from other code: captum, pytorch-grad-cam and riverback find nn.ReLU modules only. On networks with ReLU6,
+functional or other activations they return the plain gradient without a warning; here a model without ReLU is refused.
+Good to know: the map shows edges, for every class and for nearly any weights.
 """
 
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from methods.gradient import gradient
 
 
 def guided(own: Tensor, R: Tensor) -> Tensor:
-    """What a ReLU hands back, from own = (f > 0) R and R."""
+    """What a ReLU passes backwards, from own = (f > 0) R and R."""
     return (R > 0) * own  # figure 1c
 
 

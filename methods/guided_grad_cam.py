@@ -9,8 +9,8 @@ L^c     Grad-CAM                                         L, resized bilinearly
 
 Differs from the paper: no.
 Differs from other code: captum upsamples with nearest neighbours by default.
-Good to know: the fine detail is guided backprop's. To the eye it stays when higher layers are randomised (Adebayo et
-al. 2018, figure 2); by rank correlation it follows the weights as Grad-CAM does, in the authors' numbers, too.
+Good to know: the fine detail comes from guided backprop. To the eye it stays when higher layers are randomised (Adebayo
+et al. 2018, figure 2). By rank correlation it follows the weights as Grad-CAM does, also in the authors' numbers.
 """
 
 from jaxtyping import Float

@@ -7,7 +7,7 @@ Draelos, Carin. 2020. arXiv:2011.08891
 s_m     score of class m before the softmax             y
 A^f     f-th feature map                                 A[:, f]
 
-Differs from the paper: no; a ReLU is a step of display.
+Differs from the paper: no; a ReLU belongs to the display.
 Differs from other code: pytorch-grad-cam applies the ReLU and rescales to [0, 1].
 Good to know: with one linear layer after A, the map sums to the score without its bias.
 """

@@ -11,11 +11,11 @@ m       number of steps                                 steps
 k/m     position on the straight line from x' to x      alpha
 1/m     width of a step                                 w
 
-Differs from the paper: no with rule="right", which is eq. 3; the other rules put the points of eq. 1 elsewhere.
+Differs from the paper: no with rule="right", which is eq. 3; the other rules approximate eq. 1 at other points.
 Differs from other code: PAIR takes the mean over m points that include both ends, which is no quadrature rule. The
 weights of captum's riemann_trapezoid sum to (m - 1) / m (0.9 on a linear model at m = 10); its other rules are these.
-Good to know: the map sums to F(x) - F(x') as m grows; print the gap, it need not shrink evenly. "middle" and
-"gauss_legendre" get there soonest. x' = 0 is the mean colour of a normalised image; pixels of that colour get 0.
+Good to know: print the gap: the map sums to F(x) - F(x') only as m grows, and the gap need not shrink evenly. "middle"
+and "gauss_legendre" need the fewest steps. x' = 0 is the mean colour of a normalised image; its pixels get 0.
 """
 
 import numpy as np
@@ -51,7 +51,7 @@ def integrated_gradients(
     rule: str = "right",
     chunk: int = 8,
 ) -> Float[Tensor, "B C H W"]:
-    """How much each pixel and channel adds to the score on the straight way from `baseline` to the image."""
+    """How much each pixel and channel adds to the score on the straight line from `baseline` to the image."""
     a = at_least_float32(x)
     x_ = start(a, baseline)  # B C H W   x'
     alpha, w = (torch.tensor(v, device=a.device, dtype=a.dtype) for v in quadrature(rule, steps))  # m, m
@@ -64,7 +64,7 @@ def integrated_gradients(
 
 
 def quadrature(rule: str, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where to take the gradient, m points in [0, 1], and their weights, which sum to 1.
+    """The m points in [0, 1] at which the gradient is taken, and their weights, which sum to 1.
 
     Raises:
         ValueError: no such rule, or fewer than one step.
@@ -84,7 +84,7 @@ def start(x: Float[Tensor, "B C H W"], baseline: Float[Tensor, "..."] | None) ->
     """x', one per image: zeros, or `baseline` broadcast to the batch; in the autograd graph only where x is.
 
     Raises:
-        ValueError: the baseline's shape does not fit.
+        ValueError: the baseline does not broadcast to the images.
     """
     if baseline is None:
         return torch.zeros_like(x)

@@ -14,14 +14,14 @@ N        number of points on the path                   steps
 X_b      baseline image                                 cancels in the softmax, so it is not run
 
 Differs from the paper: the lines marked torchcam are known from that package; its maintainer says that the paper's
-first author checked them (frgfm/torch-cam, issue 154). As he quotes the paper there, the sum in M_i ends at j = i - 1,
-so that the last point, i = N, is one earlier. A constant channel has H = 0.
+first author checked them (frgfm/torch-cam, issue 154). In his quotation of the paper there, the sum in M_i ends at
+j = i - 1, so that the last point, i = N, is one earlier. A constant channel has H = 0.
 Differs from other code: the authors' first script (r0cketr1kky/ISS-CAM_resources@0d2da72, algo.py) holds two variants.
-Neither adds up its masks, and in both the weights are mean probabilities, without the softmax over the channels. Its
-ISS_CAM2 takes M_i = i/N X * H, which is path="linear"; its ISS_CAM1 takes A^k as it is in place of H. torchcam
-rescales masks before it resizes them.
-Good to know: added up, the masks leave the way from black to the image: at N = 10 the last one is 5.5 X * H. With
-path="linear" it is Score-CAM's masked image.
+Neither adds up its masks. In both the weights are mean probabilities, without the softmax over the channels. ISS_CAM2
+takes M_i = i/N X * H, which is path="linear"; ISS_CAM1 uses A^k itself in place of H. torchcam rescales masks before
+it resizes them.
+Good to know: the summed masks leave the line from black to the image: at N = 10 the last one is 5.5 X * H. With
+path="linear" the last one is the masked image of Score-CAM.
 """
 
 import torch
@@ -53,7 +53,11 @@ def is_cam(
     path: str = "sum",
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """Feature maps weighted by the score of the image as each of them fades in."""
+    """Feature maps weighted by the score of the image as each of them fades in.
+
+    Raises:
+        ValueError: steps is below 1, or path is unknown.
+    """
     if steps < 1:
         raise ValueError(f"steps: must be 1 or more, got {steps}")
     if path not in ("sum", "linear"):

@@ -12,14 +12,15 @@ gamma, c        1 / number of channels, 1                         gamma, c
 lambda_1, u_1   largest eigenvalue and its eigenvector            lam, u
 L               map, on the layer's grid                          returned
 
-Differs from the paper: its text was not at hand. Kernel, centring and constants are the package's, where the method was
-released (authors' code), and there scikit-learn's. The sign of u_1, which an eigenvector leaves open, is fixed so that
-the map agrees with the summed activation, as in eigen_cam; the map keeps its sign.
-Differs from other code: pytorch-grad-cam leaves the sign open, so that its maps are inverted at times, cuts at 0 and
+Differs from the paper: its text was not available. Kernel, centring and constants are those of the package in which the
+method was released (authors' code); it takes them from scikit-learn. The sign of u_1, which an eigenvector does not
+determine, is fixed so that the map agrees with the summed activation, as in eigen_cam. The map keeps its sign.
+Differs from other code: pytorch-grad-cam does not fix the sign, so that some of its maps are inverted, cuts at 0 and
 rescales to [0, 1].
-Good to know: no class and no gradient is used: the same map for every target. With the linear kernel it is Eigen-CAM
-of centred features. Takes the eigenvectors of an n x n matrix an image: n = 49 at resnet50's layer4, but 3136 at
-layer1, which is seconds. Not differentiable: eigenvectors of equal eigenvalues, 0 above all, have no derivative.
+Good to know: it uses no class and no gradient, so the map is the same for every target. With the linear kernel it is
+Eigen-CAM of centred features. It needs the eigenvectors of an n x n matrix per image: n = 49 at layer4 of resnet50, but
+3136 at layer1, which takes seconds. Not differentiable: eigenvectors of equal eigenvalues, above all 0, have no
+derivative.
 """
 
 import torch
@@ -60,7 +61,11 @@ def kpca_cam(
     kernel: str = "sigmoid",
     gamma: float | None = None,
 ) -> Float[Tensor, "B 1 h w"]:
-    """What most distinguishes the positions of `layer`, in the feature space of a kernel."""
+    """What most distinguishes the positions of `layer`, in the feature space of a kernel.
+
+    Raises:
+        ValueError: kernel is unknown.
+    """
     if kernel not in KERNELS:
         raise ValueError(f"kernel: must be one of {', '.join(map(repr, KERNELS))}, got {kernel!r}")
     A = at_least_float32(activation(model, x.detach(), layer)[1])  # B K h w

@@ -8,12 +8,12 @@ Jiang, Zhang, Hou, Cheng, Wei. IEEE Transactions on Image Processing 2021. doi:1
 y^c     score of class c before the softmax             y
 A^k     k-th feature map                                 A[:, k]
 
-Differs from the paper: returns one layer's map; the paper scales those of shallow layers, tanh(2 M / max M), and
-takes the maximum over layers.
+Differs from the paper: returns the map of one layer; the paper scales the maps of shallow layers, tanh(2 M / max M),
+and takes the maximum over layers (see `fuse`).
 Differs from other code: the authors' code (PengtaoJiang/LayerCAM-jittor@d5d1086, cam/layercam.py) has no last ReLU,
 which matters only where A is negative, and rescales to [0, 1], as pytorch-grad-cam and torchcam do. Here
 the paper's ReLU stays.
-Good to know: the one CAM made for early layers.
+Good to know: this CAM was made for early layers.
 """
 
 from jaxtyping import Float

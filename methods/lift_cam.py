@@ -10,14 +10,14 @@ A^k     k-th feature map                                 A[:, k]
 C       contribution = multiplier * (A - 0), by DeepLIFT's Rescale rule in the network F after the layer     m * A
 F       that network                                     logits
 
-Differs from the paper: no. Its F is a pooling and a classifier; here it is whatever comes after `layer`.
+Differs from the paper: no. Its F is a pooling and a classifier; here F is the whole part after `layer`.
 Differs from other code: the authors' code (Hyungsik-Jung/LIFT-CAM@dcc8715) builds F for torchvision's VGG-16 and
-ResNet-50, calls captum's DeepLift, and resizes L. Captum loses the rule for max pooling beside a ReLU or with
-overlapping windows (its sum is not F(A) - F(0) then), and knows no GELU, SiLU or hardswish.
+ResNet-50, calls captum's DeepLift, and resizes L. Captum loses the rule for max pooling next to a ReLU or with
+overlapping windows (its sum is then not F(A) - F(0)), and has no rule for GELU, SiLU or hardswish.
 Good to know: sum_k alpha_k = F(A) - F(0). After average pooling and one linear layer alpha_k = w_k GAP(A^k), which
-is the SHAP value and Ablation-CAM's weight times the score. The rule is one of elementwise functions: a layer with
-products of activations (squeeze-and-excitation), layer norm or attention after it is refused; so are ConvNeXt and ViT.
-A callable target is taken at its derivative by the logits.
+is the SHAP value and Ablation-CAM's weight times the score. The rule covers elementwise functions only: products of
+activations (squeeze-and-excitation), layer norm or attention after the layer are refused; so are ConvNeXt and ViT.
+A callable target is replaced by its derivative with respect to the logits.
 """
 
 import torch
@@ -36,7 +36,11 @@ from methods._torch import Target, at_least_float32, score
 def coefficients(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, layer: str
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
-    """(alpha, A): the contribution of each feature map to the score, and the maps."""
+    """(alpha, A): the contribution of each feature map to the score, and the maps.
+
+    Raises:
+        ValueError: the network after the layer has an operation without a rule.
+    """
     B, graph = len(x), x.requires_grad
     pair = Edit(layer, lambda A: torch.stack([A, torch.zeros_like(A)]), 2)  # 2 B K h w   with the maps, without
     with rescale() as nodes:
@@ -61,6 +65,6 @@ def coefficients(
     satisfies=("completeness",),
 )
 def lift_cam(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str) -> Float[Tensor, "B 1 h w"]:
-    """Feature maps weighted by what their presence contributes to the score."""
+    """Feature maps weighted by the contribution of their presence to the score."""
     alpha, A = coefficients(model, x, target, layer)  # B K, B K h w
     return (alpha[:, :, None, None] * A).sum(dim=1, keepdim=True).relu()  # B 1 h w

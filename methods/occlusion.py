@@ -2,7 +2,7 @@
 
 Zeiler, Fergus. ECCV 2014. arXiv:1311.2901
 
-A grey square moves over the image, and the score is watched (section 4.2):
+A grey square moves over the image, and the score is recorded (section 4.2):
 
     S_u  =  mean over the windows w that contain pixel u  of  F(x) - F(x with w set to v)
 
@@ -10,12 +10,12 @@ F       score of the target class                       y
 w       square of size x size pixels every `stride`     M
 v       what the square is filled with                  value; 0 is grey, the mean colour of a normalised image
 
-Differs from the paper: it draws F(x with w set to v) at each position of the square, and gives no size or stride.
+Differs from the paper: it plots F(x with w set to v) at each position of the square, and gives no size or stride.
 Size 15 is PAIR's default; stride 8 makes 784 windows of a 224 x 224 image, where PAIR's stride 1 makes 44,100.
-Differs from other code: PAIR adds overlapping windows up without dividing by their number, which favours the centre (a
-corner lies in one window). zennit's default hides all but the window. The windows are captum's (the last ones of a row
-and of a column are cut off at the edge), which rounds its map to float32.
-Good to know: one pixel's value mixes the effects of the squares around it, so the map is no sharper than the square.
+Differs from other code: PAIR sums overlapping windows without dividing by their number, which favours the centre (a
+corner lies in one window). zennit's default hides everything except the window. The windows are those of captum (the
+last of a row or column is cut off at the edge), but captum rounds its map to float32.
+Good to know: the value of a pixel mixes the effects of all squares over it, so the map is no finer than the square.
 """
 
 import torch
@@ -65,7 +65,7 @@ def occlusion(
 
 
 def windows(n: int, size: int, stride: int) -> Bool[Tensor, "k n"]:
-    """Which of n pixels lie in each window of a row; the last one may stand out over the end.
+    """Which of the n pixels of a row lie in each window; the last window may extend beyond the end.
 
     Raises:
         ValueError: the window is larger than the image, or the stride leaves pixels out.

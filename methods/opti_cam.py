@@ -16,11 +16,12 @@ m, v       Adam's means of g = dF/du and of g^2          m, v
 
 Differs from the paper: T = 50 and the learning rate 0.1 are those of the authors' demo; the loop never stops early.
 Differs from other code: the authors' code (hanwei0912/OptiCAM@78339fa, util.py) rescales L to [0, 1] on the image's
-grid, has T = 100 and lr = 0.01 as its class's defaults, and stops when the loss of the whole batch grew over T / 10
-steps: a map then depends on its neighbours. Its loss "norm" is objective="norm", F(u) = -| f(x) - f( x * ... ) |.
-Good to know: u is a variable of this call; nothing is trained, and no module is added. Not differentiable: u* is an
-argmax that Adam has not reached, and its steps, the sign of g at first, jump where an entry of g changes sign. For the
-same reason the last digits of g, which depend on batch size and device, can show in the map.
+grid, has T = 100 and lr = 0.01 as the defaults of its class, and stops when the loss of the whole batch has grown over
+T / 10 steps, so that a map depends on the other images. Its loss "norm" is objective="norm",
+F(u) = -| f(x) - f( x * ... ) |.
+Good to know: u is a variable of this call; nothing is trained, and no module is added. Not differentiable: Adam does
+not reach the argmax u*, and its first steps are the sign of g, which jumps where an entry of g changes sign. For the
+same reason the last digits of g, which depend on batch size and device, can change the map visibly.
 """
 
 import torch
@@ -52,7 +53,11 @@ def opti_cam(
     lr: float = 0.1,
     objective: str = "plain",
 ) -> Float[Tensor, "B 1 h w"]:
-    """The convex combination of feature maps through which the image scores highest."""
+    """The convex combination of feature maps through which the image scores highest.
+
+    Raises:
+        ValueError: steps is below 1, lr is not positive, or objective is unknown.
+    """
     if steps < 1 or lr <= 0:
         raise ValueError(f"steps, lr: need at least one step and a positive learning rate, got {steps} and {lr}")
     if objective not in ("plain", "norm"):

@@ -9,7 +9,7 @@ For each layer l, from the deepest to the shallowest:
     w_k   = ReLU( f(x) - f( x * (1 - M_k) ) )                               (PCAM-)
     w_k   = ReLU( f( x * M_k ) + f(x) - f( x * (1 - M_k) ) )                (PCAM+-)
     S_l   = ReLU( sum_k  w_k A_k )                                          (the map of the layer)
-    P_l   = LNorm( S_l ) * Up( P_{l+1} ),  P = S at the deepest             (its detail, where the deeper ones look)
+    P_l   = LNorm( S_l ) * Up( P_{l+1} ),  P = S at the deepest             (its detail, where deeper maps are high)
     LNorm( S ) = S / Up( Down( S ) )                                        (Down to the grid of layer l + 1)
 
 f       probability of the explained class              confidence
@@ -20,10 +20,10 @@ P       the map so far; at the end on the finest grid   P
 Differs from the paper: all equations are those of the authors' code (aenglebert/polycam@8003dc6). LNorm is 0 where
 its divisor is 0; theirs divides by 1e-12 there.
 Differs from other code: the authors' code rescales P as it does A_k (clip, by percentiles 0.1 and 99.9), then resizes
-it to the image, and takes one image. Left to itself it takes the layers that run just before the grid changes, inside
-blocks too; those that its scripts name for resnet50 (after the stem, layer1, ... layer4) are those found here.
-Good to know: f is evaluated at every channel of every layer, twice for PCAM+-: 7808 passes for resnet50's five layers.
-A callable target is given probabilities, with confidence="score" logits. One grid size, as in a ViT, has one layer.
+it to the image, and takes one image. By default it takes the layers that run just before the grid changes, also inside
+blocks; the layers that its scripts name for resnet50 (after the stem, layer1, ... layer4) are the ones found here.
+Good to know: f is evaluated at every channel of every layer, twice for PCAM+-: 7808 passes for five layers of resnet50.
+A callable target gets probabilities; with confidence="score" it gets logits. A ViT has one grid size, so one layer.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,11 @@ def poly_cam(
     confidence: str = "probability",
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """The score-weighted map of a deep layer, refined by those of shallower `layers`; None finds them."""
+    """The score-weighted map of a deep layer, refined by those of shallower `layers`; None finds them.
+
+    Raises:
+        ValueError: variant or confidence is unknown, or percentile is outside [0, 50).
+    """
     if variant not in ("+", "-", "+-"):
         raise ValueError(f"variant: must be '+', '-' or '+-', got {variant!r}")
     if not 0 <= percentile < 50:

@@ -4,13 +4,13 @@
     L   = sum_k  w_k A^k                                 (the map)
 
 A^k     k-th feature map                                 A[:, k]
-w_k     its weight, drawn anew for every seed            w[k]
+w_k     its weight, drawn again for every seed           w[k]
 
 Differs from the paper: there is none. The equation is the package's own.
 Differs from other code: pytorch-grad-cam draws other weights for every image of a batch, from NumPy's global state,
 then cuts at 0 and rescales to [0, 1]; here one draw is shared by the batch, and the sign is kept.
-Good to know: not an explanation but what an explanation has to beat: any weighting of the layer's feature maps looks
-like the image's objects where the feature maps do. Average a score over several seeds.
+Good to know: this is not an explanation but a control that an explanation must beat. Where the feature maps look like
+the objects of the image, any weighting of them does. Average a score over several seeds.
 """
 
 import torch
@@ -35,7 +35,7 @@ from methods._torch import Target, activation, at_least_float32
 def random_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, seed: int = 0
 ) -> Float[Tensor, "B 1 h w"]:
-    """What the feature maps of `layer` look like when nobody chose among them."""
+    """The feature maps of `layer` summed with random weights."""
     with torch.set_grad_enabled(x.requires_grad):
         A = at_least_float32(activation(model, x, layer)[1])  # B K h w
         rng = torch.Generator(x.device).manual_seed(seed)

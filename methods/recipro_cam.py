@@ -4,7 +4,7 @@ Byun, Lee. arXiv 2022; CVPR workshop 2024 as ReciproCAM: Lightweight Gradient-fr
 Explanations. arXiv:2209.14074
 
     F_n  = F * M_n,   M_n(u) = [ u = n ]                 (the layer's output at position n, 0 elsewhere)
-    Y_n  = softmax( head( F_n ) )_c                      (what the rest of the network makes of that position alone)
+    Y_n  = softmax( head( F_n ) )_c                      (the score from that position alone)
     L^c  = ( Y - min Y ) / ( max Y - min Y )             (the map: the score of each position, rescaled)
 
 F       output of the layer, all channels                A
@@ -12,13 +12,13 @@ n       one of the h w positions                         a number 0 ... h w - 1
 head    the network after the layer                      runs in edited_scores
 c       class                                            target
 
-Differs from the paper: written after the authors' code (sybyun/ReciproCAM@bfbf22c). A map of one value throughout is 0.
-Differs from other code: that code takes gaussian=False, though it holds both (the other branch is never taken); their
-earlier ones (OpenVINO's training extensions) take gaussian=True: the features at n, pasted over its 3 x 3 neighbourhood
-times 1/4, 1/8 and 1/16.
-Good to know: a callable target sees probabilities; softmax=False hands it, or the class, the logits. A position alone
-is a strange input: after average pooling it counts 1 / (h w), so that all its probabilities lie close together.
-In a transformer class and register tokens stay as they are. Where the score does not depend on the layer the map is 0.
+Differs from the paper: follows the authors' code (sybyun/ReciproCAM@bfbf22c). A constant map is 0.
+Differs from other code: that code uses gaussian=False; it contains both branches, but never takes the other one. Their
+earlier code (OpenVINO's training extensions) uses gaussian=True: the features at n, pasted over the 3 x 3 neighbourhood
+of n times 1/4, 1/8 and 1/16.
+Good to know: a callable target gets probabilities; softmax=False takes the logits, also for a class. A single
+position is an unusual input: after average pooling it counts 1 / (h w), so that all probabilities are similar.
+In a transformer the class and register tokens do not change. If the score does not depend on the layer, the map is 0.
 """
 
 import torch
@@ -51,7 +51,7 @@ def recipro_cam(
     softmax: bool = True,
     chunk: int = 64,
 ) -> Float[Tensor, "B 1 h w"]:
-    """The score of each position of `layer`, with all the others silenced."""
+    """The score of each position of `layer`, with all other positions set to 0."""
 
     def probability(logits: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
         return score(at_least_float32(logits).softmax(dim=1), target)

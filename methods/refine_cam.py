@@ -11,17 +11,17 @@ L_l     a CAM of layer l                                 of(A, g)
 U       bilinear resize                                  upsample
 l       from the image to the deepest one                layers, layer
 
-Differs from the paper: its text was not available; order of steps, base and layers are the authors' code
-(liuktc/RefineCAM@40c2603). Where a layer's map is constant, which they refuse, it is 0.
-Differs from other code: the authors rescale the product to [0, 1] once more, and their base has 1e-6 in the denominator
-of alpha, 2 g^2 + ..., which is of=partial(plus_plus, eps=1e-6): M moves by up to 0.0014 on tests/golden, and by more
-where gradients are small. The default is Grad-CAM++ without it, as its paper has it. torchcam rescales before it
-resizes, so that its factors need not reach 0 and 1, and its Grad-CAM++ is another (see grad_cam_plus_plus);
-pytorch-grad-cam adds 1e-7 to each range, runs the network once for each layer, and its own step to put the maps
-in [0, 1] does nothing (they are there already).
-Good to know: one forward and one backward pass for all layers. Without `layers`, they are the last stage of each finer
-grid, and `layer`: layer1 to layer4 of a resnet50. Where all blocks have one grid (ViT) that is `layer` alone; the
-authors name the last four blocks' norm1. As sharp as the finest map, and 0 wherever one layer is at its minimum.
+Differs from the paper: its text was not available. The order of steps, the base CAM and the layers follow the authors'
+code (liuktc/RefineCAM@40c2603). A constant map of a layer, which that code refuses, is 0.
+Differs from other code: the authors rescale the product to [0, 1] again. Their base CAM has 1e-6 in the denominator of
+alpha, 2 g^2 + ..., which is of=partial(plus_plus, eps=1e-6): M changes by up to 0.0014 on tests/golden, and by more
+where gradients are small. The default is Grad-CAM++ without it, as in its paper. torchcam rescales before it resizes,
+so that its factors need not reach 0 and 1, and its Grad-CAM++ is different (see grad_cam_plus_plus). pytorch-grad-cam
+adds 1e-7 to each range and runs the network once for each layer; its step to put the maps in [0, 1] does nothing, since
+they already are.
+Good to know: all layers share one forward and one backward pass. The default layers are the last stage on each finer
+grid, and `layer`: layer1 to layer4 of a resnet50. If all blocks have one grid (ViT), it is `layer` alone; the authors
+name norm1 of the last four blocks. The map is as sharp as the finest one, and 0 wherever one layer is at its minimum.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,10 +48,9 @@ from methods._torch import (
 
 
 def modules_before(model: nn.Module, layer: str, image: tuple[int, ...]) -> list[str]:
-    """The last stage on each grid finer than that of `layer`: those that are made of modules; not the stem."""
-    return [
-        n for n in _layers.finer_layers(model, layer, image) if any(True for _ in model.get_submodule(n).children())
-    ]
+    """The last stage on each grid finer than that of `layer`, if it is made of modules; so without the stem."""
+    finer = _layers.finer_layers(model, layer, image)
+    return [name for name in finer if any(True for _ in model.get_submodule(name).children())]
 
 
 def plus_plus(
@@ -74,7 +73,7 @@ def activations_and_gradients(
     def read(name: str) -> Callable[[Tensor], Tensor]:
         def replace(out: Tensor) -> Tensor:
             at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
-            torch.set_grad_enabled(True)  # from the first layer on; the block below restores what was
+            torch.set_grad_enabled(True)  # from the first layer on; the block below restores the mode
             A = _layers.to_grid(out, at)
             kept[name] = A if A.requires_grad else A.detach().requires_grad_()
             return _layers.from_grid(kept[name].clone(), out, at)  # in-place operations follow

@@ -12,12 +12,12 @@ R^l     relevance of the layer's output, K h w           R
 A^k     k-th feature map of layer l                      A[:, k]
 Z       number of positions                              h * w, taken by .mean
 
-Differs from the paper: the formulas, the sign of the map included, are those of the authors' code. Of a callable target
-the derivative by the logits takes the place of the 1, and is contrasted alike.
+Differs from the paper: the formulas, and the sign of the map, are those of the authors' code. For a callable target,
+the derivative with respect to the logits replaces the 1; it is contrasted in the same way.
 Differs from other code: the authors' code (mongeoroo/Relevance-CAM@49b03bd) adds the bias of a convolution, twice, to
-the sum of its z+ rule (ResNet's convolutions have none); here a bias takes no relevance. As there, batch norm hands R
-on as it is and a residual sum a + b divides it a : b (_lrp.py has all rules); zennit merges batch norm into the
-convolution before it.
+the sum of its z+ rule (ResNet's convolutions have none); here a bias gets no relevance. As in their code, batch norm
+passes R on unchanged, and a residual sum a + b divides R in the ratio a : b (all rules: _lrp.py). zennit merges batch
+norm into the convolution before it.
 Good to know: R^N adds up to 1 / N, so maps show contrast. Defined for convolutions, linear layers, ReLU, batch norm,
 pooling and sums: squeeze-and-excitation, SiLU, GELU, layer norm and attention after the layer are refused.
 """
@@ -37,7 +37,11 @@ from methods._torch import Target, activation, at_least_float32, score
 def relevance(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, layer: str
 ) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B K h w"]]:
-    """(R, A): the contrastive relevance of the output of `layer`, and that output."""
+    """(R, A): the contrastive relevance of the output of `layer`, and that output.
+
+    Raises:
+        ValueError: the network after the layer has an operation without a rule.
+    """
     graph = x.requires_grad
     with z_plus() as nodes:
         logits, A = activation(model, x, layer)  # B N, B K h w

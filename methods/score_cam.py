@@ -13,11 +13,11 @@ X_b     baseline image                                   cancels in the softmax,
 
 Differs from the paper: where a channel is constant, H is 0.
 Differs from other code: the authors' code (haofanwang/Score-CAM@d312f14) uses the softmax probability of the class as
-the weight itself (weights="raw" with a probability as target) and skips constant channels; it resizes the sum to the
-image first and takes the ReLU then, which differs where sums are negative (not after a ReLU), and rescales to [0, 1].
-torchcam rescales masks before resizing them; pytorch-grad-cam and riverback resize them with align_corners=True and
-build all K masked images at once (1.2 GB per image for resnet50's layer4).
-Good to know: masks multiply the normalised image, so what is hidden becomes the data set's mean colour.
+the weight itself (weights="raw" with a probability as target) and skips constant channels. It resizes the sum to the
+image before the ReLU, which differs where sums are negative (not after a ReLU), and rescales to [0, 1]. torchcam
+rescales masks before resizing them; pytorch-grad-cam and riverback resize them with align_corners=True and build all K
+masked images at once (1.2 GB per image for layer4 of resnet50).
+Good to know: masks multiply the normalised image, so hidden pixels get the data set's mean colour.
 """
 
 import torch
@@ -47,7 +47,11 @@ def score_cam(
     weights: str = "softmax",
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """Feature maps weighted by the score of the image seen through each of them."""
+    """Feature maps weighted by the score of the image seen through each of them.
+
+    Raises:
+        ValueError: weights is unknown.
+    """
     if weights not in ("softmax", "raw"):
         raise ValueError(f"weights: must be 'softmax' (the paper) or 'raw' (the authors' code), got {weights!r}")
     with torch.set_grad_enabled(x.requires_grad):

@@ -12,17 +12,17 @@ A^k     k-th feature map                                 A[:, k]
 H A     Hessian times activation, one more backward pass after the layer         HA
 GAP     mean over the positions                          .mean
 
-Differs from the paper: its text was not available; w and ReST are as the author merged them into pytorch-grad-cam,
-which is the default. The utility is what the caller asks for: a class alone means its logit, as in all methods here;
-the paper's is shapley_cam(model, x, rest(classes), layer=...).
+Differs from the paper: its text was not available. w (the default) and ReST are as the author merged them into
+pytorch-grad-cam. The caller chooses the utility: a class means its logit, as in all methods here; for the paper's
+utility call shapley_cam(model, x, rest(classes), layer=...).
 Differs from other code: pytorch-grad-cam counts class tokens among the features in H A, and raises on tokens when it
-sums; here the tokens of the grid are. The author's own repository (caihuaiguang/pytorch-shapley-cam@ee02cce) takes the
-elementwise form: on tests/golden with ReST, its correlation with the default is 0.83 and 0.82 at
+sums; here only the tokens of the grid count. The author's own repository (caihuaiguang/pytorch-shapley-cam@ee02cce)
+uses the elementwise form: on tests/golden with ReST, its correlation with the default is 0.83 and 0.82 at
 layer4, -0.10 and -0.04 at layer2.
-Good to know: a network of ReLUs and linear layers after the layer has H = 0 for a logit: the map is then Grad-CAM (or
-Grad-CAM element-wise), and ReST is what makes a difference. Attention runs unfused here: the fused kernels have no
-second derivative. In a loss the map needs the third derivative of the score, which PyTorch's layer norm gets wrong: it
-is written out then.
+Good to know: if only ReLUs and linear layers come after the layer, H = 0 for a logit. The map is then Grad-CAM (or
+Grad-CAM element-wise), and only ReST makes a difference. Attention runs unfused here, since the fused kernels have no
+second derivative. In a loss the map needs the third derivative of the score. PyTorch's layer norm computes it wrongly,
+so it is replaced by elementary operations there.
 """
 
 import contextlib
@@ -40,14 +40,14 @@ from methods._torch import Target, activation, activation_and_gradient, at_least
 
 
 def rest(classes: Int[Tensor, " B"]) -> Callable[[Float[Tensor, "B N"]], Float[Tensor, " B"]]:
-    """ReST, a target for any method: u = z^c + log p^c. Its gradient fades neither where p^c is 1 nor where it is 0."""
+    """ReST, a target for any method: u = z^c + log p^c. Its gradient does not vanish, neither at p^c = 1 nor at 0."""
     return lambda z: score(z, classes) + score(z.log_softmax(dim=1), classes)
 
 
 def layer_norm(
     op: Any, a: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
-    """`torch.layer_norm` from operations whose derivatives of every order are right."""
+    """`torch.layer_norm` from operations whose derivatives of every order are correct."""
     axes = tuple(range(-len(shape), 0))
     b = at_least_float32(a)
     b = b - b.mean(dim=axes, keepdim=True)
@@ -70,7 +70,11 @@ def layer_norm(
 def shapley_cam(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str, weights: str = "mean"
 ) -> Float[Tensor, "B 1 h w"]:
-    """Grad-CAM with each weight corrected for the curvature of the score."""
+    """Grad-CAM with each weight corrected for the curvature of the score.
+
+    Raises:
+        ValueError: weights is unknown.
+    """
     if weights not in ("mean", "elementwise"):
         raise ValueError(f"weights: must be 'mean' or 'elementwise' (the author's repository), got {weights!r}")
     graph = x.requires_grad

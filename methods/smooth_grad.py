@@ -43,7 +43,7 @@ def smooth_grad(
     seed: int = 0,
     chunk: int = 8,
 ) -> Float[Tensor, "B K h w"]:
-    """The map `of`, averaged over noisy copies of the image; `noise` is a fraction of its range, 0.1 to 0.2."""
+    """The map `of`, averaged over noisy copies of the image; `noise` is a fraction of its range, usually 0.1 to 0.2."""
     n, total = samples, torch.zeros(())
     for X in noisy(x, n, noise, seed, chunk):  # k B C H W   x + N(0, sigma^2)
         M = map_over_copies(of, model, X, target)  # k B K h w

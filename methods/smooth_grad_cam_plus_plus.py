@@ -14,14 +14,14 @@ D_p     averaged derivatives                             D[p - 1], each divided 
 n       number of noisy samples                          samples
 sigma   standard deviation of the noise                  noise * (x_max - x_min), per image
 
-Differs from the paper: its text was not at hand. That D_1, D_2, D_3 are averaged one by one and A is not is what
-torchcam's documentation says of it, which also says that the paper prints D_1 in the numerator of alpha; that would not
-be Grad-CAM++ where sigma = 0, so it is numerator="first", not the default. Y = exp(S) is taken over from Grad-CAM++.
-Samples and noise default to SmoothGrad's. Divided by the mean of exp(S^c), one positive number per image.
+Differs from the paper: its text was not available. According to torchcam's documentation, D_1, D_2 and D_3 are averaged
+separately, A is not averaged, and the paper prints D_1 in the numerator of alpha. This would not be Grad-CAM++ at
+sigma = 0, so that is numerator="first", not the default. Y = exp(S) comes from Grad-CAM++. The defaults of samples
+and noise are those of SmoothGrad. The D_p are divided by the mean of exp(S^c), one positive number per image.
 Differs from other code: torchcam leaves exp(S) out, sums A g^3 instead of A, and takes the gradient of the last sample
 for D_1; others average whole Grad-CAM++ maps, smooth_grad(of=partial(grad_cam_plus_plus, layer=...)).
-Good to know: samples count by exp(S^c): one whose score is higher by 3 counts twenty times, so few of them may decide.
-alpha has the poles of Grad-CAM++; maps of early layers can be erratic.
+Good to know: samples are weighted by exp(S^c): a score that is higher by 3 counts twenty times as much, so few samples
+may dominate. alpha has the poles of Grad-CAM++; maps of early layers can be erratic.
 """
 
 import math
@@ -58,7 +58,11 @@ def smooth_grad_cam_plus_plus(
     seed: int = 0,
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """Grad-CAM++ with its three derivatives averaged over noisy copies of the image."""
+    """Grad-CAM++ with its three derivatives averaged over noisy copies of the image.
+
+    Raises:
+        ValueError: numerator is unknown.
+    """
     if numerator not in ("second", "first"):
         raise ValueError(f"numerator: must be 'second' (as in Grad-CAM++) or 'first' (as printed), got {numerator!r}")
     with torch.set_grad_enabled(x.requires_grad):

@@ -18,9 +18,9 @@ variant, noise on the masked image (SSCAM2 in the authors' code), is not here. A
 Differs from other code: the authors' file (r0cketr1kky/SS-CAM@198775f, cam/sscam.py) does not run: it reads names that
 it does not define. As written, SSCAM1 neither rescales masks to [0, 1] nor takes a softmax over the channels: its noise
 has the standard deviation (2 / range of the channel)^2, its weight is the mean probability of the class. torchcam
-rescales masks before it resizes them, and holds the noise of all channels at once.
-Good to know: the default noise is twice the range of a mask. 1 + N K passes: 71681 for resnet50's layer4. The noise of
-a channel and sample is shared by the batch.
+rescales masks before it resizes them, and keeps the noise of all channels in memory.
+Good to know: it takes 1 + N K passes: 71681 for layer4 of resnet50. The default noise is twice the range of a mask. The
+batch shares the noise of each channel and sample.
 """
 
 import torch
@@ -53,7 +53,11 @@ def ss_cam(
     seed: int = 0,
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 h w"]:
-    """Feature maps weighted by the score of the image seen through noisy copies of each of them."""
+    """Feature maps weighted by the score of the image seen through noisy copies of each of them.
+
+    Raises:
+        ValueError: samples is below 1, or noise is negative.
+    """
     if samples < 1 or noise < 0:
         raise ValueError(f"samples, noise: need at least one sample and noise >= 0, got {samples} and {noise}")
     rng = torch.Generator(x.device).manual_seed(seed)

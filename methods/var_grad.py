@@ -10,7 +10,7 @@ sigma   standard deviation of the noise                  noise * (x_max - x_min)
 
 Differs from the paper: no; the variance is that of the drawn samples (divided by n).
 Differs from other code: no.
-Good to know: the mean cancels, so the map tells where the explanation is unstable rather than what it says.
+Good to know: the mean cancels, so the map shows where the explanation is unstable, not the explanation itself.
 """
 
 import torch

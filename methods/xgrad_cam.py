@@ -11,8 +11,8 @@ alpha   the gradient, averaged with weights F            alpha
 
 Differs from the paper: alpha is 0 where sum F is 0 (the paper's feature maps are not).
 Differs from other code: the authors and pytorch-grad-cam add a small positive number to sum F, which has either sign.
-Good to know: made for ReLU features; where F can be negative, as behind SiLU, GELU or a norm, sum F may pass zero and
-the weights explode. Equals Grad-CAM on average-pooled linear heads.
+Good to know: made for ReLU features. Where F can be negative, as after SiLU, GELU or a norm, sum F may be close to zero
+and the weights become very large. Equals Grad-CAM on average-pooled linear heads.
 """
 
 from jaxtyping import Float

@@ -2,9 +2,9 @@ r"""XRAI: Better Attributions Through Regions.
 
 Kapishnikov, Bolukbasi, Viegas, Terry. ICCV 2019. arXiv:1906.02825
 
-    over-segment the image into regions s; then, with M empty at first, again and again (algorithm 1):
+    over-segment the image into regions s; start with M empty; then repeat (algorithm 1):
 
-    g_s  =  sum_{i in s \ M} A_i / area(s \ M)          mean attribution of what s would add
+    g_s  =  sum_{i in s \ M} A_i / area(s \ M)          mean attribution of the new pixels of s
     s^   =  argmax_s g_s;    M = M + s^                  its new pixels get the value g_s^
 
 A       pixel attribution: Integrated Gradients, mean   attribution
@@ -12,12 +12,12 @@ A       pixel attribution: Integrated Gradients, mean   attribution
 s       one region of the segmentation                  segments[b][s]
 M       pixels covered so far                           M
 
-Differs from the paper: the numbers of the segmentation, the channel maximum in A and min_pixel_diff (a region that
-would add fewer pixels is dropped) are those of the authors' code (PAIR).
+Differs from the paper: the parameters of the segmentation, the maximum over channels in A and min_pixel_diff (a region
+that would add fewer pixels is dropped) are those of the authors' code (PAIR).
 Differs from other code: PAIR's Integrated Gradients takes the mean over points that include both ends; here it is
-integrated_gradients, a right Riemann sum. From the same A and segments the maps are equal.
-Good to know: regions compete by density, so a small one with a high mean comes first. Pixels that no accepted region
-covers get their own mean. Black and white are the smallest and the largest value of the image.
+integrated_gradients, a right Riemann sum. With the same A and segments the maps are equal.
+Good to know: regions compete by their mean attribution, so a small region with a high mean comes first. Pixels that no
+accepted region covers get their own mean. Black and white are the smallest and the largest value of the image.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,11 @@ def xrai(
     min_pixel_diff: int = 50,
     chunk: int = 8,
 ) -> Float[Tensor, "B 1 H W"]:
-    """The regions of the image, each with its mean attribution, taken greedily."""
+    """The regions of the image, each with its mean attribution, taken greedily.
+
+    Raises:
+        ValueError: min_pixel_diff is below 1, or segments are not one tensor per image.
+    """
     if min_pixel_diff < 1:
         raise ValueError(f"min_pixel_diff: a region must add at least one pixel, got {min_pixel_diff}")
     if segments is not None and len(segments) != len(x):

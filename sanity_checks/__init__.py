@@ -1,4 +1,4 @@
-"""Sanity checks and metrics for attribution maps, one protocol a file. `ls sanity_checks/` is the list; `CHECKS` too.
+"""Sanity checks and metrics for attribution maps, one protocol per file. `ls sanity_checks/` and `CHECKS` list them.
 
 `python -m sanity_checks grad_cam path/to/mine.py:my_method` runs them on any method and writes a report;
 `from sanity_checks.insertion_deletion import insertion_deletion` is one protocol as a plain function.

@@ -5,9 +5,9 @@ python -m sanity_checks --list
 
 Writes report.html (one self-contained page), report.json (every number) and the pictures into --out. A METHOD is a
 name from methods/, module:function or file.py:function with the signature f(model, x, target, *, keywords) -> B K h w;
-`layer` and `seed` are filled in where it has them. Killed or interrupted, the same command goes on where it was.
+`layer` and `seed` are set if it has them. If a run was killed or interrupted, the same command continues it.
 `torchrun --nproc-per-node=N -m sanity_checks ...` shares the images among N processes.
-Exit status: 0 it ran, 1 --require was not met, 2 wrong input, 130 interrupted (with a report of what there is).
+Exit status: 0 finished, 1 --require was not met, 2 wrong input, 130 interrupted (the report has what was finished).
 """
 
 import argparse
@@ -175,7 +175,7 @@ def _rows(specs: Sequence[str], mode: str) -> list[Row]:
 def _benches(
     checks: Mapping[str, Any], loaded: _models.Loaded, good: Mapping[str, Any], mode: str, args: argparse.Namespace
 ) -> dict[str, Bench]:
-    """The benches that the checks need; photographs always."""
+    """The benches that the checks need; photographs are always among them."""
     needed = {name for check in checks for name in ("mask", "nets", "data") if name in CHECKS[check].inputs}
     chunk = args.chunk or (8 if loaded.device.type == "cpu" else 128)
     found = {"photographs": benches.photographs(loaded, good, chunk)}
@@ -191,7 +191,7 @@ def _benches(
 def _work(
     units: Sequence[Unit], rows: Sequence[Row], photographs: Bench, folder: Folder, workers: int, here: World
 ) -> tuple[dict[str, Any], bool]:
-    """Everything that takes time, shared among the ranks: (pictures by row, whether it was interrupted)."""
+    """All the expensive work, shared among the ranks: (pictures by row, whether it was interrupted)."""
     shown: dict[str, Any] = {}
     mine, my_rows = share(units, here), here.share(rows)
 
@@ -227,7 +227,7 @@ def _provenance(
     good: Mapping[str, Any],
     bad: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What made the report; no time and no path of this machine, so that a resumed run writes the same."""
+    """What made the report, without times and paths of this machine, so that a resumed run writes the same."""
     return {
         "command": shlex.join(["python", "-m", "sanity_checks", *shortened(argv)]),
         "methods": [row.key for row in rows if not row.control],
@@ -257,14 +257,14 @@ def _write(
     items: Sequence[str],
     out: Path,
 ) -> None:
-    """report.json, the PNGs, report.html; each is whole or not there."""
+    """Write report.json, the PNGs and report.html; each file is complete or absent."""
     report["captions"] = {
-        "maps": f"The maps of {loaded.tag} for its top class, as they come: channels summed, each divided by its own "
+        "maps": f"Maps of {loaded.tag} for its top class: channels summed, each divided by its own "
         "99.5th percentile of |a|.",
         "cascade": f"{Path(items[0]).name}: the map of the trained network, then with its weights permuted from the "
         "head down to the stage named.",
-        "curves": "Rank correlation of the absolute maps with those of the trained network while weights are thrown "
-        "away, and class probability while pixels are shown or removed. Mean over images; the band is a pointwise "
+        "curves": "Rank correlation of the absolute maps with those of the trained network while weights are "
+        "discarded, and class probability while pixels are shown or removed. Mean over images; the band is a pointwise "
         "95 % bootstrap interval. The steps of a cascade are spread evenly over the stages; the last has lost all.",
     }
     figures = {}

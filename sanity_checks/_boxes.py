@@ -1,4 +1,4 @@
-"""Boxes of regions: components, contours as OpenCV has them, and overlaps. Boxes are x0 y0 x1 y1, both ends inside."""
+"""Boxes of regions: components, contours as in OpenCV, and overlaps. Boxes are x0 y0 x1 y1, both ends inclusive."""
 
 import numpy as np
 from jaxtyping import Bool, Int, Real, UInt8
@@ -13,12 +13,12 @@ def components(M: Bool[np.ndarray, "H W"]) -> tuple[Int[np.ndarray, "H W"], Int[
 
 
 def contours(M: Bool[np.ndarray, "H W"]) -> tuple[Int[np.ndarray, "n 4"], int]:
-    """Boxes of all contours of a mask, holes' too, and which of them encloses the largest area; of equals the lowest.
+    """Boxes of all contours of a mask, also of holes, and the index of the largest by area (ties: the lowest).
 
     The box of an 8-connected component is that of its outer contour. The contour of a hole (a 4-connected component of
-    the background that is not outside) runs through the pixels around it, so its box is the hole's, grown by a pixel.
-    The area is that of the polygon through pixel centres: of each 2 x 2 pixels of the filled component 1 where all
-    belong to it, 1/2 where three do.
+    the background that is not outside) runs through the pixels around the hole, so its box is one pixel larger on each
+    side. The area is that of the polygon through pixel centres: each 2 x 2 pixels of the filled component count 1 if
+    all four belong to it, and 1/2 if three do.
     """
     background = np.empty((M.shape[0] + 2, M.shape[1] + 2), dtype=np.int32)
     ndimage.label(np.pad(~M, 1, constant_values=True), output=background)  # 4-connected; 1 is the outside
@@ -57,10 +57,10 @@ def box_iou(a: Real[np.ndarray, "n 4"], b: Real[np.ndarray, "m 4"]) -> Real[np.n
 
 
 def _boxes(labels: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "n 4"]:
-    """As `ndimage.find_objects`, many times faster where there are thousands: noise."""
+    """Like `ndimage.find_objects`, but many times faster for thousands of components (noise)."""
     first, last = np.zeros((2, labels.max(), 2), dtype=np.int64)  # n x, y
     for k, L in enumerate((labels.T, labels)):
         place, label = np.nonzero(L)[0], L[L > 0] - 1  # columns, then rows, in ascending order
-        last[label, k] = place  # of several the last one stays
+        last[label, k] = place  # the last assignment stays
         first[label[::-1], k] = place[::-1]
     return np.concatenate([first, last], axis=1)

@@ -1,12 +1,12 @@
-"""Controls: maps that know nothing of the model. They stand in every table, beside the methods.
+"""Controls: maps that do not use the model. Every table shows them next to the methods.
 
-    white noise        N(0, 1) per pixel, drawn anew at each call
+    white noise        N(0, 1) per pixel, drawn again at each call
     smooth noise       the same on a 1/32 grid, the resolution of most CAMs
     Sobel edges        of the grey image
     |x|                the image itself
     centred Gaussian   the same for every image
 
-and, for one method at a time, `matched`: noise with the power spectrum of each of its maps, so equally smooth
+and, for one method at a time, `matched`: noise with the power spectrum of each of its maps, so it is equally smooth
 (a surrogate by random phases: Theiler et al., Physica D 58, 1992).
 """
 
@@ -48,7 +48,7 @@ def input_magnitude(seed: int) -> Attribution:
 
 
 def centred_gaussian(seed: int) -> Attribution:
-    """exp(-r^2 / 2 s^2) about the middle, s a quarter of each side."""
+    """exp(-r^2 / 2 s^2) around the centre; s is a quarter of each side."""
 
     def gaussian(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B 1 H W"]:
         u, v = (torch.linspace(-2, 2, n, device=x.device, dtype=x.dtype) for n in x.shape[2:])
@@ -67,7 +67,7 @@ CONTROLS: dict[str, tuple[str, Callable[[int], Attribution]]] = {
 
 
 def matched(maps: Float[Tensor, "B K h w"], seed: int) -> Float[Tensor, "B 1 h w"]:
-    """Noise with the power spectrum of each map (channels summed), mirrored at its edges so that they do not wrap."""
+    """Noise with the power spectrum of each map (channels summed); maps are mirrored, so that edges do not wrap."""
     a = maps.detach().float().sum(dim=1)  # B h w
     h, w = a.shape[1:]
     a = torch.cat([a, a.flip(1)], dim=1)

@@ -1,20 +1,22 @@
-"""Images whose evidence is known to the pixel, without a download.
+"""Images with known evidence for each pixel, without a download.
 
 Digits on textures   One of ten digits pasted on one of four textures, drawn independently: a network for the digits
-                     must look inside the mask, a network for the textures need not (BAM: Yang, Kim, arXiv:1907.09701;
-                     CLEVR-XAI: Arras, Osman, Samek, Information Fusion 81, 2022, arXiv:2003.07258). Same pixels, two
-                     tasks: what tells a confounded task from a deaf method (Yona, Greenfeld 2021, arXiv:2110.14297).
+                     must use the mask, a network for the textures need not (BAM: Yang, Kim, arXiv:1907.09701;
+                     CLEVR-XAI: Arras, Osman, Samek, Information Fusion 81, 2022, arXiv:2003.07258). The two
+                     tasks on the same pixels distinguish a confounded task from a method that ignores the network
+                     (Yona, Greenfeld 2021, arXiv:2110.14297).
 Two digits           Two different digits on one texture; either class can be explained on the same image.
-Decoy digits         A swatch in a corner whose shade gives the label away (Ross, Hughes, Doshi-Velez, IJCAI 2017,
-                     arXiv:1703.03717), and a network that used it: a bug that a map should show (Adebayo, Muelly,
+Decoy digits         A swatch in a corner has a shade that reveals the label (Ross, Hughes, Doshi-Velez, IJCAI 2017,
+                     arXiv:1703.03717), and a network uses it: a bug that a map should show (Adebayo, Muelly,
                      Liccardi, Kim, NeurIPS 2020, arXiv:2011.05429).
 
-The digits are scikit-learn's (1437 to train on, 360 to test on), the textures scikit-image's brick, grass, gravel (CC0)
-and coins (Brooklyn Museum, no known restrictions); their left part is for training, the right part for testing. Pixels
-are normalised, rgb = MEAN + STD * x: zero is the mean grey of the textures. Digits are lighter than most of a texture.
+The digits are from scikit-learn (1437 for training, 360 for testing). The textures are from scikit-image: brick, grass,
+gravel (CC0) and coins (Brooklyn Museum, no known restrictions); their left part is for training, the right part for
+testing. Pixels are normalised, rgb = MEAN + STD * x: zero is the mean grey of the textures. Digits are lighter than
+most of a texture.
 
-Good to know: a network may use the border of a digit: score also with the mask `dilated` by 1 and 2 pixels. Digits are
-placed on a grid of 4 pixels, that of the patches of the ViTs in `_nets.py`.
+Good to know: a network may use the border of a digit, so score also with the mask `dilated` by 1 and 2 pixels. Digits
+are placed on a grid of 4 pixels, which is the patch grid of the ViTs in `_nets.py`.
 """
 
 from functools import cache
@@ -40,12 +42,12 @@ class DigitsOnTextures(NamedTuple):
     x: Float[Tensor, "n 3 32 32"]
     digit: Int[Tensor, " n"]
     texture: Int[Tensor, " n"]  # index into TEXTURES
-    mask: Bool[Tensor, "n 32 32"]  # where the digit is; elsewhere x is `bare` to the bit
+    mask: Bool[Tensor, "n 32 32"]  # where the digit is; elsewhere x equals `bare` exactly
     bare: Float[Tensor, "n 3 32 32"]  # the same without the digit
 
 
 class TwoDigits(NamedTuple):
-    """Images of 3 x 32 x 64 with a digit in each half, never the same."""
+    """Images of 3 x 32 x 64 with two different digits, one in each half."""
 
     x: Float[Tensor, "n 3 32 64"]
     digits: Int[Tensor, "n 2"]  # left, right
@@ -78,17 +80,17 @@ def decoy_digits(n: int, seed: int, split: str = "test", shades: str | None = No
     """Draw n digits; the swatch's shade is 1 - 25/255 of the label, or of a random label.
 
     Args:
-        n: how many.
+        n: number of images.
         seed: of the draw.
-        split: of the digits.
-        shades: whether the shade gives the label away; None: in the training split only, as in the paper.
+        split: "train" or "test" digits.
+        shades: "label": the shade reveals the label; "random": it does not. None: "label" for training only (paper).
     """
     rng = Generator().manual_seed(seed)
     return with_decoy(*_draw(n, split, rng), rng, shades or ("label" if split == "train" else "random"))
 
 
 def dilated(mask: Bool[Tensor, "*n H W"], pixels: int) -> Bool[Tensor, "*n H W"]:
-    """The mask with a border of so many pixels, corners included."""
+    """The mask grown by a border of that many pixels, including corners."""
     m = mask.reshape(-1, 1, *mask.shape[-2:]).float()
     return F.max_pool2d(m, 2 * pixels + 1, 1, pixels).bool().view(mask.shape)
 
@@ -110,7 +112,7 @@ def digits_of(split: str) -> tuple[Tensor, Tensor]:
 
 @cache
 def _textures(split: str) -> Float[Tensor, "4 h w"]:
-    """Halved in size, standardised, cut to the smallest; the left 3/5 for training, the rest for testing."""
+    """The textures at half size, standardised, cropped to the smallest; left 3/5 for training, the rest for testing."""
     pictures = []
     for name in TEXTURES:
         t = torch.from_numpy(np.asarray(getattr(skimage.data, name)(), dtype=np.float32))[None]  # 1 H W

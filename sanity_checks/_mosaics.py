@@ -1,4 +1,4 @@
-"""Mosaics of images of different classes: which images go together, in which order, and how they are laid."""
+"""Mosaics of images of different classes: which images share a mosaic, in which order, and how it is assembled."""
 
 from itertools import chain, permutations
 
@@ -7,19 +7,19 @@ from torch import Tensor
 
 
 def mosaic(images: Float[Tensor, "k m C H W"], n: int) -> Float[Tensor, "k C nH nW"]:
-    """Side by side, row by row, n on a side."""
+    """The images in a square of n x n, row by row."""
     k, _, C, H, W = images.shape
     return images.view(k, n, n, C, H, W).permute(0, 3, 1, 4, 2, 5).reshape(k, C, n * H, n * W)
 
 
 def groups(images: list[int], classes: list[int], cells: int) -> list[tuple[list[int], list[int]]]:
-    """(images of different classes for one mosaic, those of them that are new): each image is new exactly once.
+    """Pairs (images of different classes for one mosaic, the new ones among them); each image is new exactly once.
 
-    `classes` are those of all images; `images` must have `cells` different ones at least.
+    `classes` has the classes of all images; `images` must have at least `cells` different classes.
     """
     left, found = list(images), []
     while left:
-        members: dict[int, int] = {}  # class -> its first image, the new ones before those that fill up
+        members: dict[int, int] = {}  # class -> its first image; new images come before those that fill up
         for i in chain(left, (j for j in images if j not in left)):
             if len(members) < cells:
                 members.setdefault(classes[i], i)
@@ -30,6 +30,6 @@ def groups(images: list[int], classes: list[int], cells: int) -> list[tuple[list
 
 
 def orders(cells: int) -> chain[tuple[int, ...]]:
-    """All orders of the cells: first the cyclic shifts, which bring each image into each cell once, then the others."""
+    """All orders of the cells: first the cyclic shifts, which put each image into each cell once, then the others."""
     shifts = [tuple((k + s) % cells for k in range(cells)) for s in range(cells)]
     return chain(shifts, (order for order in permutations(range(cells)) if order not in shifts))

@@ -4,9 +4,9 @@ python -m sanity_checks._nets                         # measures the committed n
 python -m sanity_checks._nets --retrain               # trains all of them: about seven minutes on one core
 python -m sanity_checks._nets --retrain decoy_clean   # ... or some
 
-Digits placed freely are too much for a small ViT: they are on its grid of 4 pixels. The decoys have no ViT: of 12 x 12
-pixels it would have nine patches, each larger than the swatch. Their network has no global pooling: one with it learns
-the digits so well that it ignores the swatch.
+A small ViT cannot learn digits at arbitrary positions, so they are on its grid of 4 pixels. The decoys have no ViT: on
+12 x 12 pixels it would have nine patches, each larger than the swatch. Their network has no global pooling: with global
+pooling it learns the digits so well that it ignores the swatch.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from sanity_checks._ground_truth import (
 from sanity_checks._small import SmallCNN, accuracy, digits, small_cnn, train
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
-TOLERANCE = 0.003  # of an accuracy: another machine may round a few images to the other side
+TOLERANCE = 0.003  # of an accuracy: on another machine rounding may change a few images
 
 
 class CNN(nn.Module):
@@ -99,7 +99,7 @@ def vit(size: tuple[int, int], classes: int) -> nn.Module:
 
 @dataclass(frozen=True, kw_only=True)
 class Net:
-    """How a network was trained, and how it is measured."""
+    """How a network is trained and measured."""
 
     title: str
     build: Callable[[], nn.Module]
@@ -113,7 +113,7 @@ class Net:
     warmup: float | None = None
     until: float = 1.1
     seed: int = 0
-    start: str | None = None  # the ViT of NETS whose weights are the start
+    start: str | None = None  # the ViT of NETS whose weights are the initial ones
 
 
 def net(name: str, folder: Path = WEIGHTS) -> nn.Module:
@@ -121,10 +121,10 @@ def net(name: str, folder: Path = WEIGHTS) -> nn.Module:
 
     Args:
         name: a key of NETS.
-        folder: where <name>.pt and <name>.json are.
+        folder: folder of <name>.pt and <name>.json.
 
     Raises:
-        ValueError: unknown name, or the weights are not those that were recorded.
+        ValueError: unknown name, or the weights differ from the recorded ones.
         FileNotFoundError: there are no weights.
     """
     facts, file = recorded(name, folder), folder / f"{name}.pt"
@@ -143,7 +143,7 @@ def net(name: str, folder: Path = WEIGHTS) -> nn.Module:
 
 
 def recorded(name: str, folder: Path = WEIGHTS) -> dict[str, Any]:
-    """What is recorded about a trained network: how it was trained, its accuracies and hashes."""
+    """The record of a trained network: its training, accuracies and hashes."""
     if name not in NETS:
         close = difflib.get_close_matches(name, NETS, n=1)
         raise ValueError(
@@ -161,12 +161,12 @@ def recorded(name: str, folder: Path = WEIGHTS) -> dict[str, Any]:
 def retrain(name: str, folder: Path = WEIGHTS, epochs: int | None = None) -> dict[str, Any]:
     """Train a network, write <name>.pt (float16) and <name>.json, and return the record.
 
-    Everything is drawn from the network's seed, on one thread: on one machine the same bytes each time.
+    All random numbers come from the network's seed, on one thread: one machine gives the same bytes each time.
 
     Args:
         name: a key of NETS.
-        folder: where the two files go.
-        epochs: instead of the recipe's.
+        folder: folder for the two files.
+        epochs: replaces the number of the recipe.
     """
     recipe = NETS[name]
     epochs = recipe.epochs if epochs is None else epochs
@@ -196,7 +196,7 @@ def retrain(name: str, folder: Path = WEIGHTS, epochs: int | None = None) -> dic
         finally:
             torch.set_num_threads(threads)
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    model.load_state_dict(state)  # what the file holds is what is measured
+    model.load_state_dict(state)  # measure the weights that the file holds
     buffer = io.BytesIO()
     torch.save(state, buffer)
     facts = {
@@ -229,21 +229,21 @@ def retrain(name: str, folder: Path = WEIGHTS, epochs: int | None = None) -> dic
 
 
 def _widen(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load the weights of a ViT for one square into that for two; the positions in both are the same at first."""
+    """Load the weights of a ViT for one square into a ViT for two; both squares start with the same positions."""
     position, side = state["pos_embed"], SIDE // GRID
-    grid = position[:, 1:].unflatten(1, (side, side)).repeat(1, 1, 2, 1).flatten(1, 2)  # 1 hw K, behind the class token
+    grid = position[:, 1:].unflatten(1, (side, side)).repeat(1, 1, 2, 1).flatten(1, 2)  # 1 hw K, after the class token
     model.load_state_dict(state | {"pos_embed": torch.cat([position[:, :1], grid], dim=1)})
 
 
 def permuted(y: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """The labels in an order that has nothing to do with the images: those of digits_permuted."""
+    """The labels in random order, independent of the images: those of digits_permuted."""
     return y[torch.randperm(len(y), generator=Generator().manual_seed(0))]
 
 
 def _measure(
     draw: Callable[..., Any], label: str, score: Callable[..., float], model: nn.Module, **more: dict[str, Any]
 ) -> dict[str, float]:
-    """Accuracy on fresh images of each split, and under further settings of the draw."""
+    """Accuracy on new images of each split, and with other settings of the draw."""
     settings = {"train": {"split": "train"}, "test": {"split": "test"}, **more}
     sets = {name: draw(1800, 1000, **keywords) for name, keywords in settings.items()}
     return {name: score(model, images.x, getattr(images, label)) for name, images in sets.items()}
@@ -376,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(names: Sequence[str], folder: Path = WEIGHTS) -> int:
-    """Print each network's accuracies, measured now and as recorded; 1 if one is missing, damaged or different."""
+    """Print the accuracies of each network, measured and recorded; 1 if one is missing, damaged or different."""
     wrong = 0
     print(f"{'network':18} {'parameters':>10} {'kB':>5}  {'accuracy':20} {'measured':>8} {'recorded':>8}")
     for name in names:

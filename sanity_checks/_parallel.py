@@ -1,10 +1,10 @@
-"""One process or several: what torchrun started shares the work; worker processes read ahead.
+"""One or several processes: the processes of torchrun share the work; worker processes read ahead.
 
     torchrun --nproc-per-node=4 -m sanity_checks grad_cam --images DIR
     torchrun --nproc-per-node=4 reproduce/table_faithfulness.py --images DIR
 
-The ranks exchange nothing but small Python objects, so gloo serves for GPUs, too. Results are files in a folder that
-all ranks can reach.
+The ranks exchange small Python objects only, so gloo is enough, also with GPUs. Results are files in a folder that all
+ranks can reach.
 """
 
 import contextlib
@@ -20,22 +20,22 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 T = TypeVar("T")
-PATIENCE = datetime.timedelta(days=30)  # a rank waits so long for a slower one; torchrun ends all when one dies
+PATIENCE = datetime.timedelta(days=30)  # time limit for waiting; torchrun ends all ranks if one dies
 
 
 class World(NamedTuple):
-    """Which of how many processes this is."""
+    """The rank of this process and the number of processes."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, things: Sequence[T]) -> Sequence[T]:
-        """This rank's part: neighbours stay together, every thing belongs to one rank, sizes differ by one at most."""
+        """This rank's part: contiguous, each item on exactly one rank, sizes differ by at most one."""
         edge = [len(things) * r // self.size for r in (self.rank, self.rank + 1)]
         return things[edge[0] : edge[1]]
 
     def gather(self, thing: T) -> list[T]:
-        """Every rank's thing, in order of rank, on every rank: a point where all wait for all."""
+        """The items of all ranks, in order of rank, on every rank; all ranks wait for each other."""
         if self.size == 1:
             return [thing]
         found: list[Any] = [None] * self.size
@@ -43,7 +43,7 @@ class World(NamedTuple):
         return found
 
     def device(self, name: str) -> str:
-        """The device of this rank: with `cuda`, each rank of a machine its own."""
+        """The device of this rank; with `cuda`, each rank of a machine has its own GPU."""
         return f"cuda:{os.environ['LOCAL_RANK']}" if self.size > 1 and name == "cuda" else name
 
 
@@ -61,9 +61,9 @@ def world() -> Iterator[World]:
 
 
 def ahead(read: Callable[[Any], T], items: Sequence[Any], workers: int) -> Iterator[T]:
-    """read(item) of each item, in order; with workers, that many processes read two items ahead each.
+    """Yield read(item) for each item, in order; each of `workers` processes reads two items ahead.
 
-    What `read` returns travels between processes, so memory holds 2 * workers results, however many items there are.
+    Results are sent between processes, so memory holds 2 * workers of them, for any number of items.
     """
     if workers == 0 or not items:
         yield from map(read, items)

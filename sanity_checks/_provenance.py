@@ -1,4 +1,4 @@
-"""What made a result: versions of packages, the command, the commit."""
+"""How a result was made: versions of packages, the command, the commit."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ PACKAGES = ("torch", "timm", "numpy", "matplotlib", "pillow", "scikit-image", "s
 
 
 def shortened(argv: Sequence[str]) -> list[str]:
-    """A command line from the repository's root; of a path elsewhere only the last part."""
+    """A command line with paths relative to the repository; other paths are cut to their last part."""
     words = []
     for word in argv:
         option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)

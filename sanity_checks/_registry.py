@@ -1,4 +1,4 @@
-"""What a check declares about itself, once, and the form in which every check answers: one number per image."""
+"""The declaration of each check, in one place, and the result of every check: one number per image."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from methods._cost import Number, number
 
 Kind = Literal["randomization", "faithfulness", "robustness", "complexity", "axiom", "localization"]
 
-# What a check may ask for, by the names of its positional parameters:
+# The inputs that a check may use, by the names of its positional parameters:
 INPUTS = {
     "model": "the classifier, in evaluation mode",
     "x": "normalised images, B C H W",
@@ -30,13 +30,13 @@ CHECKS: dict[str, "Check"] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a check found. B images; NaN exactly where an image gives no number: counted and printed, never hidden."""
+    """The result of a check on B images. NaN exactly where an image gives no number; these are counted and printed."""
 
-    values: Float[Tensor, " B"]  # the number that the check is about
+    values: Float[Tensor, " B"]  # the number of the check, one per image
     columns: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict)  # further numbers, by name
     curves: Mapping[str, Float[Tensor, "B n"]] = field(default_factory=dict)  # each image's curves, by name
     at: tuple[float, ...] = ()  # their n abscissae
-    facts: Mapping[str, Any] = field(default_factory=dict)  # about the run as a whole; JSON types
+    facts: Mapping[str, Any] = field(default_factory=dict)  # about the whole run; JSON types
 
     def column(self, name: str) -> Float[np.ndarray, " B"]:
         """Numbers by the name of their column, `values` by the name ""; in float64 on the CPU."""
@@ -49,10 +49,10 @@ class Check:
 
     name: str  # = file stem = function name = registry key
     fn: Callable[..., Result]
-    title: str  # as the field calls it
+    title: str  # the usual name
     cite: str  # key in methods/references.bib
     kind: Kind
-    protocol: str  # one sentence for the report: what is done and what the number means
+    protocol: str  # one sentence for the report: the procedure and the meaning of the number
     higher_is_better: bool | None  # None: neither
     forward: Number  # images through the classifier for each image, and
     runs: Number  # runs of the method; counted by a test, but for the ten or so images a batch that a protocol needs to

@@ -1,4 +1,4 @@
-"""What a report has a row for: methods of the registry, a user's own functions, and the controls."""
+"""The rows of a report: methods of the registry, a user's own functions, and the controls."""
 
 import hashlib
 import importlib
@@ -18,7 +18,7 @@ from methods._front_door import bind, closest
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 
-QUICK = {"samples": 5, "steps": 8}  # keywords of methods in a quick run, where they have them
+QUICK = {"samples": 5, "steps": 8}  # keywords of methods in a quick run, if they have them
 COARSE = {"size": 48, "stride": 32}  # the same for images above 64 px
 
 
@@ -34,7 +34,7 @@ class Row:
     source_sha256: str = ""
 
     def bind(self, model: nn.Module, x: Tensor, seed: int) -> Attribution:
-        """The row as a function of (model, x, target): its layer found, its seed set.
+        """The row as a function of (model, x, target), with its default layer and `seed`.
 
         Raises:
             ValueError: a method of the registry that is not defined for this model.
@@ -47,7 +47,7 @@ class Row:
 
 
 def controls() -> list[Row]:
-    """The rows that stand in every report."""
+    """The rows of every report."""
     return [Row(key=key, label=label, fn=fn, control=True) for key, (label, fn) in CONTROLS.items()]
 
 
@@ -56,7 +56,7 @@ def resolve(spec: str, quick: bool) -> Row:
 
     Args:
         spec: a key of METHODS, `package.module:function`, or `path/to/file.py:function`.
-        quick: registered methods take fewer samples and steps.
+        quick: use fewer samples and steps for registered methods.
 
     Raises:
         ValueError: there is no such method, file or function, or the function cannot be called as a method.
@@ -82,7 +82,7 @@ def resolve(spec: str, quick: bool) -> Row:
 
 
 def try_out(row: Row, of: Attribution, model: nn.Module, x: Tensor, target: Tensor) -> None:
-    """Run a user's method once, before anything else is done.
+    """Run a user's method once, before all other work.
 
     Raises:
         ValueError: it fails, or does not return finite maps B K h w that are not all the same.

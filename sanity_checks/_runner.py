@@ -1,4 +1,4 @@
-"""Runs checks on rows, shard by shard; every result is a file, written once: a run can be killed and resumed."""
+"""Run checks on rows, shard by shard. Every result is a file, written once, so a run can be killed and resumed."""
 
 import functools
 import hashlib
@@ -26,10 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
-    """A network and the images that rows are judged on.
+    """A network and the images on which rows are evaluated.
 
-    The images first to end: `read(first, end)` decodes them, in a worker process where there are some, and
-    `prepare(what it returned)` gives x, target, mask, nets ... as the checks name them.
+    `read(first, end)` decodes the images first to end, in a worker process if there are any. `prepare(its result)`
+    gives x, target, mask, nets ... with the names of the checks.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Bench:
     read: Callable[[int, int], Any]
     prepare: Callable[[Any], Mapping[str, Any]]
     stamp: str  # hash of everything that the numbers depend on: weights, images
-    keywords: Mapping[str, Any] = field(default_factory=dict)  # of checks, where they have them: what the bench knows
+    keywords: Mapping[str, Any] = field(default_factory=dict)  # of checks that have them: facts of the bench
 
     def shards(self, size: int) -> list[tuple[int, int]]:
         """(first, end) of nearly equal shards of at most `size` images."""
@@ -70,7 +70,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Part:
-    """What one unit gave: a result, the same for noise as smooth as the maps, or why there is none."""
+    """The outcome of one unit: a result and that of noise as smooth as the maps, or the reason why there is none."""
 
     result: Result | None
     matched: Result | None = None
@@ -79,11 +79,11 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """Where parts are kept, and what they depend on beside the unit."""
+    """The folder of the parts, and what they depend on in addition to the unit."""
 
     path: Path
     seed: int  # of stochastic methods, controls and checks
-    draws: int  # of noise as smooth as the maps, that are averaged
+    draws: int  # of noise as smooth as the maps; they are averaged
 
     def file(self, unit: Unit) -> Path:
         """The part's file."""
@@ -97,7 +97,7 @@ class Folder:
 def plan(
     rows: Sequence[Row], checks: Mapping[str, Mapping[str, Any]], bench: Callable[[Check], Bench], shard: int
 ) -> list[Unit]:
-    """Every unit of a run, in order: bench, shard, row, check. So images are read once.
+    """Every unit of a run, in the order bench, shard, row, check, so that images are read once.
 
     Args:
         rows: of the report.
@@ -116,7 +116,7 @@ def plan(
 
 
 def share(units: Sequence[Unit], world: World) -> list[Unit]:
-    """What this rank does: of each bench its part of the pairs of shard and row."""
+    """The units of this rank: its part of the pairs (shard, row) of each bench."""
     mine = []
     for _, group in itertools.groupby(units, key=lambda u: u.bench.name):
         pairs = [list(pair) for _, pair in itertools.groupby(group, key=lambda u: (u.shard, u.row.key))]
@@ -125,7 +125,7 @@ def share(units: Sequence[Unit], world: World) -> list[Unit]:
 
 
 def run(units: Sequence[Unit], folder: Folder, *, workers: int = 0) -> Iterator[Unit]:
-    """Compute and write what `folder` does not have; yields each unit when its part is there.
+    """Compute and write the parts that `folder` does not have; yields each unit when its part exists.
 
     Args:
         units: from `plan` or `share`.
@@ -136,7 +136,7 @@ def run(units: Sequence[Unit], folder: Folder, *, workers: int = 0) -> Iterator[
         here = [(unit, folder.find(unit) is None) for unit in group]
         shards = list(dict.fromkeys(unit.shard for unit, missing in here if missing))
         inputs = ahead(lambda shard, bench=bench: bench.read(*shard), shards, workers)
-        shard, shared, row = None, {}, ""  # the shard at hand, its inputs, the row whose maps are among them
+        shard, shared, row = None, {}, ""  # the current shard, its inputs, the row whose maps are among them
         for unit, missing in here:
             if missing:
                 if shard != unit.shard:
@@ -151,9 +151,9 @@ def run(units: Sequence[Unit], folder: Folder, *, workers: int = 0) -> Iterator[
 
 
 def collect(units: Sequence[Unit], folder: Folder) -> Iterator[tuple[tuple[str, str], int, Part]]:
-    """(row, check), how many of its parts are there, and these as one: one row and check in memory at a time.
+    """Yield (row, check), the number of its parts, and the merged parts: one row and check in memory at a time.
 
-    The parts are read from the files, so that a resumed run finds the same to the bit. A pair without any is left out.
+    The parts are read from the files, so that a resumed run finds exactly the same. A pair without parts is omitted.
     """
     pairs: dict[tuple[str, str], list[Unit]] = {}
     for unit in units:
@@ -167,7 +167,7 @@ def collect(units: Sequence[Unit], folder: Folder) -> Iterator[tuple[tuple[str, 
 def cached(
     file: Path, row: Row, bench: Bench, seed: int, make: Callable[[Row, Bench, int], dict[str, Any]]
 ) -> dict[str, Any]:
-    """make(row, bench, seed), kept in a file like a part."""
+    """make(row, bench, seed), stored in a file like a part."""
     stamp = _sha256([code_sha256(), _row(row), bench.stamp, seed, torch.__version__])
     found = _read(file, stamp)
     if found is None:
@@ -179,13 +179,13 @@ def cached(
 
 def _compute(unit: Unit, shared: dict[str, Any], seed: int, seeds_matched: int) -> Part:
     c = unit.check
-    params = {k: shared[k] for k in c.params if k in shared} | dict(unit.params)  # what the bench knows of these images
+    params = {k: shared[k] for k in c.params if k in shared} | dict(unit.params)  # facts about these images
     if "seed" in c.params:
         params["seed"] = seed
     inputs = {k: shared[k] for k in c.inputs if k in shared}
     inputs["model"] = unit.bench.model
     try:
-        draw = seed + 7919 * unit.shard[0]  # noise of its own for each shard
+        draw = seed + 7919 * unit.shard[0]  # each shard has its own noise
         of: Attribution = unit.row.bind(unit.bench.model, shared["x"], draw if unit.row.control else seed)
         inputs["of"] = of
         if "maps" not in c.inputs:
@@ -206,7 +206,7 @@ def _compute(unit: Unit, shared: dict[str, Any], seed: int, seeds_matched: int) 
 
 
 def merge(parts: Sequence[Part]) -> Part:
-    """The parts of one check as one, images in order; facts are those of the first part."""
+    """The merged parts of one check, images in order; facts are those of the first part."""
     refused = next((p.refused for p in parts if p.refused), "")
     if refused:
         return Part(None, refused=refused)
@@ -214,7 +214,7 @@ def merge(parts: Sequence[Part]) -> Part:
 
 
 def write_json(file: Path, content: Any, indent: int | None = None) -> None:
-    """JSON to a temporary name, then renamed: a file is whole or not there. NaN is null."""
+    """Write JSON to a temporary name, then rename: a file is complete or absent. NaN becomes null."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class Data(NamedTuple):
-    """Labelled images, split once."""
+    """Labelled images, with one fixed split."""
 
     name: str
     x_train: Float[Tensor, "n C H W"]
@@ -108,9 +108,9 @@ def train(
 ) -> nn.Module:
     """AdamW with cross-entropy (or `loss(model, x, y)`), in place; stops early at training accuracy `until`.
 
-    Returns the model in evaluation mode. The order of the images is drawn with `seed`, and so is what `augment(x, y,
-    rng)` makes of each batch. With `warmup` the learning rate follows one cycle: up to `lr` in this share of the steps,
-    and down to zero in the rest. `tick` is called after each step.
+    Returns the model in evaluation mode. `seed` decides the order of the images and the random numbers of
+    `augment(x, y, rng)`, which changes each batch. With `warmup` the learning rate follows one cycle: up to `lr` in
+    this share of the steps, and down to zero in the rest. `tick` is called after each step.
     """
     rng = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)

@@ -1,4 +1,4 @@
-"""From numbers per image to a line in a table: bootstrap intervals, retained similarity, and the verdict's rule."""
+"""From numbers per image to a line in a table: bootstrap intervals, retained similarity, and the verdict."""
 
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -39,7 +39,7 @@ def of_images(values: Tensor | np.ndarray) -> dict[str, float]:
 def retained(
     s: Float[np.ndarray, " B"], null: Float[np.ndarray, " B"], ceiling: Float[np.ndarray, " B"], seed: int = 0
 ) -> Interval:
-    """R = (s - null) / (ceiling - null) of the means: 1 when the map stays as it is, 0 when no more than chance stays.
+    """R = (s - null) / (ceiling - null) of the means: 1 if the map does not change, 0 if only chance similarity stays.
 
     Args:
         s: similarity of each image's map before and after the change.
@@ -59,12 +59,13 @@ def retained(
 def verdict(
     s: Float[np.ndarray, " B"], null: Float[np.ndarray, " B"], ceiling: Float[np.ndarray, " B"], seed: int = 0
 ) -> Verdict:
-    """What a change of the network, the labels or the class says about a method.
+    """The verdict on a method from its response to a change of the network, the labels or the class.
 
-    responds: R is surely below 0.1. insensitive: surely above 0.5. partial: neither, or not surely. no evidence: fewer
-    than two images, or two runs of the method on one image are not surely more alike (by 0.1) than its maps of
-    different images, so that R means nothing: noise is such a method. A map that is the same for every image has
-    no R either; it is insensitive if it stays the same (within 0.1) when the network changes.
+    "Certainly" means: by the 95 % bootstrap interval. responds: R is certainly below 0.1. insensitive: R is certainly
+    above 0.5. partial: neither is certain. no evidence: there are fewer than two images, or two runs of the method on
+    one image are not certainly more similar (by 0.1) than its maps of different images; then R has no meaning, for
+    example for noise. A map that is the same for every image has no R either; it is insensitive if it stays the same
+    (within 0.1) when the network changes.
     """
     R = retained(s, null, ceiling, seed)
     if R.n < 2:

@@ -1,4 +1,4 @@
-"""The torch machinery that checks share: maps as pixel scores, orders, and scores along a path. No maths of a paper."""
+"""PyTorch code that checks share: maps as pixel scores, orders, and scores along a path. No equation of a paper."""
 
 from collections.abc import Callable
 
@@ -19,12 +19,12 @@ def pixels(maps: Float[Tensor, "B K h w"], like: Tensor) -> Float[Tensor, "B H W
     a = at_least_float32(maps.detach()).sum(dim=1, keepdim=True)  # B 1 h w
     A = upsample(a, torch.empty(len(like), 1, *like.shape[-2:], dtype=a.dtype, device=a.device))  # B 1 H W
     low, high = a.amin(dim=(2, 3), keepdim=True), a.amax(dim=(2, 3), keepdim=True)
-    return A.clamp(low, high)[:, 0]  # what was constant stays so: rounding must not rank pixels
+    return A.clamp(low, high)[:, 0]  # a constant map stays constant: rounding must not rank pixels
 
 
 @torch.enable_grad()
 def explain(of: Attribution, model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B K h w"]:
-    """The method's maps, outside any graph; gradients are on inside, whatever the caller's mode.
+    """The maps of the method, outside any graph; gradients are on inside, in any mode of the caller.
 
     Raises:
         ValueError: the method did not return B K h w, or not finite.
@@ -35,7 +35,7 @@ def explain(of: Attribution, model: nn.Module, x: Float[Tensor, "B C H W"], targ
 
 
 def check_maps(maps: Tensor, like: Tensor) -> None:
-    """Raises ValueError unless maps are B K h w for the B images in `like`, and finite."""
+    """Raise a ValueError unless maps are B K h w for the B images in `like`, and finite."""
     if maps.ndim != 4 or len(maps) != len(like):
         raise ValueError(f"maps: must be B K h w for {len(like)} images, got {tuple(maps.shape)}")
     if not maps.isfinite().all():
@@ -43,14 +43,14 @@ def check_maps(maps: Tensor, like: Tensor) -> None:
 
 
 def ranks(a: Float[Tensor, "B *n"]) -> Int[Tensor, "B *n"]:
-    """The place of each element in its image, 0 for the highest; ties by position, the first one first."""
+    """The rank of each element in its image, 0 for the highest; ties are ordered by position."""
     order = a.flatten(1).argsort(dim=1, descending=True, stable=True)  # B n
     places = torch.arange(order.shape[1], device=a.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places).view_as(a)
 
 
 def constant(a: Float[Tensor, "B *n"]) -> Bool[Tensor, " B"]:
-    """Which images have a map that is the same everywhere, so that it ranks nothing."""
+    """Whether the map of each image is the same everywhere, so that it gives no ranking."""
     a = a.flatten(1)
     return a.amax(dim=1) == a.amin(dim=1)
 
@@ -69,7 +69,7 @@ def path(
     target: Int[Tensor, " B"] | Callable[[Tensor], Tensor],
     chunk: int,
 ) -> Float[Tensor, "n B"]:
-    """The score of n images between start and end: in the k-th, pixels of rank below counts[k] are those of end."""
+    """The score of n images between start and end: the k-th takes the pixels of rank below counts[k] from `end`."""
     Y = []
     counts = counts.to(rank.device).expand(len(start), -1).T if counts.ndim == 1 else counts.to(rank.device)  # n B
     for k in chunks(len(counts), chunk, len(start)):

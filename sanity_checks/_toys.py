@@ -1,6 +1,6 @@
-"""Networks with weights set by hand, and what is true of every right attribution of them.
+"""Networks with weights set by hand, and properties of every correct attribution of them.
 
-As the unit tests of XAI-Units: Lee et al., FAccT 2025, arXiv:2506.01059.
+Similar to the unit tests of XAI-Units: Lee et al., FAccT 2025, arXiv:2506.01059.
 """
 
 from collections import OrderedDict
@@ -13,12 +13,12 @@ from torch import Generator, Tensor, nn
 
 
 class Answer(NamedTuple):
-    """What is true of every right attribution of a toy, measured against the image of zeros."""
+    """Properties of every correct attribution of a toy, relative to the image of zeros."""
 
     change: Float[Tensor, " B"]  # f(x) - f(0): what a complete map sums to
-    null: Bool[Tensor, "B C H W"]  # what the score does not depend on, or is zero already: exactly 0
+    null: Bool[Tensor, "B C H W"]  # exactly 0 here: the score does not depend on it, or it is already zero
     alike: Int[Tensor, "B C H W"]  # elements with the same number above 0 are interchangeable, and hold the same value
-    exact: Float[Tensor, "B C H W"] | None  # the whole map, where the above (or linearity) leaves one
+    exact: Float[Tensor, "B C H W"] | None  # the whole map, if the above (or linearity) determines it
 
 
 class Toy(NamedTuple):
@@ -39,24 +39,24 @@ def linear() -> Toy:
 
 
 def logic_and() -> Toy:
-    """White in both of two blocks, of means a and b: f = ReLU(a + b - 1). Half each; nothing if one is black."""
+    """Both of two blocks, of means a and b, are white: f = ReLU(a + b - 1). Half for each; nothing if one is black."""
     return _blocks([1.0, 1.0, 0.0, 0.0], -1.0, 1.0, 0.0)
 
 
 def logic_or() -> Toy:
-    """White in one at least: f = 1 - ReLU(1 - a - b). All to the white one; half each, at gradient 0, if both are."""
+    """At least one is white: f = 1 - ReLU(1 - a - b). All for the white one; if both are, half each, at gradient 0."""
     return _blocks([-1.0, -1.0, 0.0, 0.0], 1.0, -1.0, 1.0)
 
 
 def logic_not() -> Toy:
-    """Black in a block: f = ReLU(1 - a). Minus one for a white block, at gradient 0."""
+    """A block is black: f = ReLU(1 - a). Minus one for a white block, at gradient 0."""
     return _blocks([-1.0, 0.0, 0.0, 0.0], 1.0, 1.0, 0.0)
 
 
 def saturating() -> Toy:
     """Saturated at each pixel: f = mean of 1 - ReLU(1 - x_1 - x_2), at x_1 = x_2 = 1.
 
-    The gradient is 0 everywhere, the change 1: an even share for each element (Shrikumar, Greenside, Kundaje,
+    The gradient is 0 everywhere, the change is 1: an equal share for each element (Shrikumar, Greenside, Kundaje,
     ICML 2017, arXiv:1704.02685).
     """
     model = nn.Sequential(
@@ -81,7 +81,7 @@ def symmetric_twins() -> Toy:
 
 
 def duplicate_feature() -> Toy:
-    """Channel 1 holds the same picture as channel 0, but the network reads only channel 0: nothing for the copy."""
+    """Channel 1 holds the same picture as channel 0, but the network reads only channel 0: 0 for the copy."""
     model, conv, x = _random_cnn()
     conv.weight.data[:, 1] = 0
     x[:, 1] = x[:, 0]
@@ -89,7 +89,7 @@ def duplicate_feature() -> Toy:
 
 
 def null_feature() -> Toy:
-    """Channel 2 holds large noise and has zero weights: nothing for it."""
+    """Channel 2 holds large noise and has zero weights: its attribution is 0."""
     model, conv, x = _random_cnn()
     conv.weight.data[:, 2] = 0
     x[:, 2] *= 10
@@ -97,10 +97,10 @@ def null_feature() -> Toy:
 
 
 def looked_away() -> Toy:
-    """Blind on the right: f = sum of the left half of A = ReLU(x), where x is 1 on the left and 2 on the right.
+    """The right half is ignored: f = sum of the left half of A = ReLU(x), where x is 1 on the left and 2 on the right.
 
-    Layer "relu" has the grid of the image, so `exact` is what HiResCAM gives there. Grad-CAM averages the gradient over
-    positions before it multiplies, and is highest on the right, where the network does not look (Draelos, Carin,
+    Layer "relu" has the grid of the image, so `exact` is the map of HiResCAM there. Grad-CAM averages the gradient over
+    positions before it multiplies, and is highest on the right, which the network does not use (Draelos, Carin,
     arXiv:2011.08891).
     """
     right = torch.zeros(1, 1, 8, 8, dtype=torch.bool)

@@ -13,11 +13,11 @@ x M     the explanation map                             xM
 Y, O    softmax probability of the class at x and x M   Y, O
 
 Differs from the paper: no.
-Differs from other code: the authors' repository (aimagelab/ADCC) takes one image and a map that is in [0, 1] already.
-A coherency that is no number (one map is constant) is 0 there and here.
-Good to know: the harmonic mean is 0 as soon as one part is at its worst: the constant map, taken as 1 everywhere, has
-drop 0 but complexity 1, so ADCC 0. Coherency asks for no more than the same map again: one that ignores the image, such
-as a centred Gaussian, has 1 and with it a high ADCC. `average_drop` says what the mask does.
+Differs from other code: the authors' repository (aimagelab/ADCC) takes one image and a map that is already in [0, 1].
+A coherency that is not a number (one map is constant) is 0 there and here.
+Good to know: the harmonic mean is 0 if one part has its worst value. The constant map, taken as 1 everywhere, has drop
+0 but complexity 1, so ADCC 0. Coherency requires only the same map again: a map that ignores the image, such as a
+centred Gaussian, has coherency 1 and so a high ADCC. `average_drop` measures the effect of the mask.
 """
 
 import torch
@@ -35,8 +35,8 @@ from sanity_checks.average_drop import drop, masked, unit
     cite="poppi2021revisiting",
     kind="faithfulness",
     protocol=(
-        "The image is multiplied by the map and explained again; the number is the harmonic mean of how alike the two "
-        "maps are, how little of the image the map keeps, and how much of the class probability remains."
+        "The image is multiplied by the map and explained again; the number is the harmonic mean of how similar the "
+        "two maps are, how little of the image the map keeps, and how much of the class probability remains."
     ),
     higher_is_better=True,
     forward=2,
@@ -58,10 +58,10 @@ def adcc(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged: the maps `of` gives for x.
+        maps: the maps to evaluate, which `of` gives for x.
         of: the method.
-        baseline: what the map takes away becomes this, a number or a tensor that broadcasts to x; 0 multiplies the
-            normalised tensor, the normalised black multiplies the image.
+        baseline: value of the removed part, a number or a tensor that broadcasts to x; 0 multiplies the normalised
+            tensor, the normalised value of black multiplies the image.
 
     Raises:
         ValueError: a baseline of another shape.

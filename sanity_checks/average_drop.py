@@ -11,16 +11,16 @@ Average gain: Zhang, Torres, Sicre, Avrithis, Ayache. Opti-CAM. CVIU 2024. arXiv
 f       softmax probability of the class                probability
 Y, O    of the image and of what the map leaves of it   Y, O
 M       the map of the image, rescaled to [0, 1]        M
-b       what the map takes away                         b
+b       value of the part that the map removes          b
 
 Differs from the paper: it multiplies the image. Here the normalised tensor is multiplied, as in pytorch-grad-cam and in
-the ADCC repository, so that what the map hides fades to the mean colour. With baseline = the normalised value of black
-(a tensor C 1 1) it is the image that is multiplied.
+the ADCC repository, so that hidden pixels fade to the mean colour. With baseline = the normalised value of black (a
+tensor C 1 1) the image is multiplied.
 Differs from other code: pytorch-grad-cam's DropInConfidence is max(0, Y - O) without the division by Y, and takes the
-map in [0, 1] as it is given; times 100 / Y the two agree. The paper's averages are the means of the columns.
-Good to know: a map that is 1 nearly everywhere loses nothing: read the drop next to `complexity`, the mean of M. A
-constant map is taken as 1 everywhere: drop 0, increase 0, complexity 1. M says nothing of the map's zero: a signed
-map's most negative pixel becomes 0, and its zeros become grey.
+given map in [0, 1] as it is; times 100 / Y the two agree. The paper's averages are the means of the columns.
+Good to know: read the drop together with `complexity`, the mean of M: a map that is 1 nearly everywhere loses nothing.
+A constant map is taken as 1 everywhere: drop 0, increase 0, complexity 1. M does not keep the zero of the map: the most
+negative pixel of a signed map becomes 0, and its zeros become grey.
 """
 
 import torch
@@ -54,15 +54,15 @@ def average_drop(
     *,
     baseline: float | Float[Tensor, "..."] = 0.0,
 ) -> Result:
-    """Per cent of the class probability lost when only what the map highlights is left; increase and gain are columns.
+    """Per cent of the class probability lost if only the highlighted part is left; increase and gain are columns.
 
     Args:
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
-        baseline: what the map takes away becomes this, a number or a tensor that broadcasts to x; 0 multiplies the
-            normalised tensor, the normalised black multiplies the image.
+        maps: the maps to evaluate.
+        baseline: value of the removed part, a number or a tensor that broadcasts to x; 0 multiplies the normalised
+            tensor, the normalised value of black multiplies the image.
 
     Raises:
         ValueError: a baseline of another shape.

@@ -8,13 +8,14 @@ Chefer, Gur, Wolf: Transformer Interpretability Beyond Attention Visualization. 
 A       map                                        a
 t_k     its different values, highest first        all of them
 
-Differs from the paper: its code pools the object under the map, scaled to 0 ... 1, with the background under one minus
-the map, and takes the AP of these 2 H W scores: the column `two_classes`. The number here is the object's alone.
+Differs from the paper: its code pools two sets of scores: the map, scaled to 0 ... 1, for the object, and one minus the
+map for the background. The AP of these 2 H W scores is the column `two_classes`; the number here is for the object
+only.
 Differs from other code: none; it is scikit-learn's, without interpolation. PxAP (Choe et al. 2020; see `wsol`) pools
 the pixels of a data set, in 1000 bins. In the paper's code a constant map, scaled, is 0 under both classes; here one of
 them is 1.
 Good to know: chance is the `area` column: a constant map scores exactly that, noise a little more on few pixels. The
-two-class number is high for small objects, whatever the map, as most pixels are background.
+two-class number is high for small objects with any map, since most pixels are background.
 """
 
 import torch
@@ -44,7 +45,7 @@ def average_precision(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"
     """Average precision of the object's pixels; NaN without an object.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
         mask: where the object is.
     """
     a = pixels(maps, mask).double()  # B H W

@@ -9,13 +9,13 @@ f       score of the class (its logit)                  scores
 A       the map, all channels and positions             A
 x'      baseline                                        x_
 
-Differs from the paper: the axiom is an equation; here it is how far the map is from it. The paper takes a sum within
-5 % as enough, and more steps until it is.
-Differs from other code: Quantus' Completeness asks for equality of floating-point numbers, which exact maps fail.
+Differs from the paper: the axiom is an equation; here the number is the distance from it. The paper accepts a sum
+within 5 %, and takes more steps until it is reached.
+Differs from other code: Quantus' Completeness requires equality of floating-point numbers, which exact maps fail.
 captum's convergence delta is the gap with its sign, for its own maps.
-Good to know: 0.05 is within 5 %. The sum is over the map as the method returns it: an enlarged map has another. Maps
-without a claim to completeness have a unit of their own, and their value means nothing; a zero map has 1. Give the
-baseline that the method used. NaN where f(x) = f(x'), for there is nothing to distribute; `gap` is still a number.
+Good to know: pass the baseline that the method used. 0.05 is within 5 %. The sum is over the map as the method returns
+it; an enlarged map has another sum. For a map that does not claim completeness the number has no meaning, since its
+unit differs; a zero map has 1. NaN where f(x) = f(x'), since there is nothing to distribute; `gap` is still a number.
 """
 
 import torch
@@ -55,7 +55,7 @@ def completeness(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         baseline: x', a number or a tensor that broadcasts to x; 0 is the mean colour.
 
     Raises:

@@ -11,8 +11,8 @@ P       fractional contribution of the pixel            P
 Differs from the paper: a pixel is one number, the map's sum over channels. A zero map has no P: it counts as constant.
 Differs from other code: Quantus adds 1e-12 inside the logarithm and is NaN for a zero map. scipy.stats.entropy agrees.
 Good to know: ln n for a constant map of n pixels, 0 for a single pixel. It does not change with the scale of the map.
-It is taken at the map's own resolution, and doubling the sides adds 2 ln 2: the column `relative` divides by ln n, but
-enlarging a map still changes it. Nothing of the model enters: a blank map with one wrong pixel scores best.
+It is taken at the resolution of the map, and doubling the sides adds 2 ln 2. The column `relative` divides by ln n, but
+enlarging a map still changes it. The model is not used: a blank map with one wrong pixel scores best.
 """
 
 import math
@@ -40,7 +40,7 @@ def complexity(maps: Float[Tensor, "B K h w"]) -> Result:
     """Entropy of |map|, which is 0 for one pixel and ln n for n equal ones.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
 
     Raises:
         ValueError: maps are not B K h w, or not finite.

@@ -11,14 +11,14 @@ bbox    the object                                 mask
 mu_w    the same, divided by what a constant map gets: area-normalised mass
         (Kohlbrenner et al. IJCNN 2020. arXiv:1910.09840)
 
-Differs from the paper: any mask, not only a box. The paper leaves out images whose object covers half of them or more,
-or that have several boxes; here every image counts, and the `area` column tells the size. A map with nothing positive
-scores 0.
+Differs from the paper: any mask, not only a box. The paper omits images with several boxes or with an object that
+covers half of the image or more; here every image counts, and the `area` column has the size. A map without a positive
+value scores 0.
 Differs from other code: where a map is signed, Quantus' RelevanceMassAccuracy divides by a sum in which positive and
 negative parts cancel, and leaves 0 to 1. For mu_w Quantus' weighted AttributionLocalisation multiplies by the area
 where the paper divides, and its number depends on the batch.
-Good to know: chance is the `area` column: what a constant map gets, and noise on average. The positive part is that of
-the resized channel sum, so opposite signs in two channels cancel first; `relevance_mass` has other poolings.
+Good to know: chance is the `area` column: what a constant map gets, and noise on average. The positive part is taken
+of the resized channel sum, so opposite signs in two channels cancel first; `relevance_mass` has other poolings.
 """
 
 import torch
@@ -44,7 +44,7 @@ def energy_pointing_game(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H
     """Share of the positive mass on the object; NaN without an object.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
         mask: where the object is.
     """
     return mass(pixels(maps, mask), mask)

@@ -7,16 +7,16 @@ Bhatt, Weller, Moura. IJCAI 2020. arXiv:2005.00631
 f       score of the class (its logit)                  scores
 g       the map, one number per pixel                   g
 S       a random subset of the pixels, |S| = size       S, the same ones for every image
-b       what removed pixels become                      b
+b       value of removed pixels                         b
 corr    Pearson's correlation over the subsets          correlation
 
-Differs from the paper: a feature is a pixel, all of its channels at once.
+Differs from the paper: a feature is a pixel with all of its channels.
 Differs from other code: 100 subsets of 224 are Quantus' defaults, but Quantus draws elements of C H W, so that it
 removes single colours and repeats a map of one channel for each; its baseline "black" is the image's minimum. With
 one channel and the same subsets the two agree.
-Good to know: exact for a linear f: the map (x - b) w scores 1. 224 of 50,176 pixels are 0.4 % of an image, scattered:
-they move the logit little, and by more than their sum where f is not linear. `sensitivity_n` goes through all sizes.
-A constant map scores 0. Noise has mean 0 and, with 100 subsets, a standard deviation of 0.1 on each image.
+Good to know: exact for a linear f: the map (x - b) w scores 1. 224 of 50,176 pixels are scattered over 0.4 % of an
+image. They change the logit little, and by more than their sum if f is not linear. `sensitivity_n` uses all sizes. A
+constant map scores 0. Noise has mean 0 and, with 100 subsets, a standard deviation of 0.1 on each image.
 """
 
 import torch
@@ -56,21 +56,21 @@ def faithfulness_correlation(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Correlation of a subset's attribution with what its removal costs.
+    """Correlation of the attribution of a subset with the fall of the score when it is removed.
 
     Args:
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         size: pixels in a subset.
         samples: subsets.
-        baseline: what removed pixels become, a number or a tensor that broadcasts to x; 0 is the mean colour.
+        baseline: value of removed pixels, a number or a tensor that broadcasts to x; 0 is the mean colour.
         seed: of the subsets.
         chunk: images per forward pass.
 
     Raises:
-        ValueError: size is not between 1 and all pixels but one, samples is below 2, or a baseline of another shape.
+        ValueError: size is not between 1 and all pixels minus 1, samples is below 2, or a baseline of another shape.
     """
     x, g = x.detach(), pixels(maps, x).flatten(1)  # B C H W, B HW
     b = start(x, torch.as_tensor(baseline, dtype=x.dtype))  # B C H W
@@ -81,7 +81,7 @@ def faithfulness_correlation(
 
 
 def subsets(n: int, size: int, samples: int, rng: torch.Generator) -> Bool[Tensor, "samples n"]:
-    """Random subsets of n pixels, `size` in each, each as likely as any other."""
+    """Random subsets of `size` of n pixels, all equally likely."""
     if not 1 <= size < n:
         raise ValueError(f"size: a subset must have 1 pixel at least and leave one of {n}, got {size}")
     if samples < 2:

@@ -10,15 +10,15 @@ An n x n mosaic is made of images of different classes; A explains the class of 
 A+     positive part of the map, resized                a
 n      cells on a side, 2 here as in Rao et al.         n
 
-Differs from the paper: its mosaics are random (500 of them); here images are taken in their order, each next one whose
-class is not in the mosaic yet, and earlier images fill up the last mosaic. `arrangements` of a mosaic's images are
-averaged: the first is the given order, the first n n bring each image into each cell once, (n n)! are all of them.
-Where nothing is positive the number is 0. An image with the probability of its class below `confidence` is left out:
-0.99 in Rao et al., 0.5 of a sigmoid in Boehle et al.; 0.5 here, where the class is the top one too.
+Differs from the paper: it makes 500 random mosaics. Here images are taken in their order: the next one is the first
+whose class is not yet in the mosaic; earlier images fill the last mosaic. The number is a mean over `arrangements` of
+the images of a mosaic: the first one is the given order, the first n n put each image into each cell once, (n n)! are
+all. A map without a positive value scores 0. An image is omitted if the probability of its class is below `confidence`:
+0.99 in Rao et al., 0.5 of a sigmoid in Boehle et al.; 0.5 here, so that the class is also the top class.
 Differs from other code: Boehle et al. draw 3 x 3 mosaics and first smooth the map with a 15 x 15 box.
-Good to know: chance is 1 / n^2. The number of an image depends on the images beside it, so on the batch. The mosaic's
-own class probabilities are low, as every class has its share of the pooling: explain logits. The model must take images
-n times as high and wide; a ViT of fixed size does not.
+Good to know: explain logits: the class probabilities of a mosaic are low, since all classes share the pooling. The
+model must take images n times as high and wide; a ViT of fixed size does not. Chance is 1 / n^2. The number of an image
+depends on the other images of its mosaic, so on the batch.
 """
 
 from itertools import islice
@@ -58,7 +58,7 @@ def grid_pointing_game(
     confidence: float = 0.5,
     chunk: int = 4,
 ) -> Result:
-    """Positive mass in an image's own cell of a mosaic; NaN where the image is not classified with confidence.
+    """Share of positive mass in the image's own cell of a mosaic; NaN if the image is not classified with confidence.
 
     Args:
         model: classifier that takes images n times as high and wide.
@@ -72,7 +72,7 @@ def grid_pointing_game(
 
     Raises:
         ValueError: fewer than n n different classes are left, the model does not take the mosaic, or a keyword is
-            out of its range.
+            out of range.
     """
     cells = n * n
     if n < 2 or chunk < 1 or not 0 <= confidence <= 1:

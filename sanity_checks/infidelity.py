@@ -8,16 +8,16 @@ Yeh, Hsieh, Suggala, Inouye, Ravikumar. NeurIPS 2019. arXiv:1901.09392
 f       score of the class (its logit)                  scores
 Phi     the map                                         Phi
 I       random perturbation, the same for every image   I; x - I is X
-        "square": a square becomes b; I counts as 1 and 0 in I . Phi ("square removal")
+        "square": a square is set to b; in I . Phi, I counts as 1 and 0 ("square removal")
         "gaussian": I = x - (b + noise), everywhere ("difference to noisy baseline")
 
 Differs from the paper: the authors take all squares of 1 to 10 pixels of 28 x 28 images; here `samples` of them are
-drawn, each as likely as any other. Their noise is 0.2 on images in [0, 1], here 0.2 of each image's max - min.
-Differs from other code: the authors' clips x - I to [0, 1] and always uses beta, the default here; captum's default is
-beta = 1, and given these I it agrees. In Quantus the squares of a sample add up.
+drawn, all equally likely. Their noise is 0.2 on images in [0, 1], here 0.2 of each image's max - min.
+Differs from other code: the authors' clips x - I to [0, 1] and always uses beta, the default here. captum's default is
+beta = 1; with the same I it agrees. In Quantus the squares of a sample add up.
 Good to know: "square" suits maps that contain the factor x - b (Input x Gradient, Integrated Gradients), "gaussian"
-those that do not (Gradient); a map of one channel stands for all. The unit is logits squared: the column `relative`
-divides by the infidelity of a zero map, and with beta is at most 1. 10 of 28 pixels are 80 of 224.
+those that do not (Gradient); a map of one channel is used for all channels. The unit is logits squared. The column
+`relative` divides by the infidelity of a zero map, and with beta is at most 1. 10 of 28 pixels are 80 of 224.
 """
 
 import torch
@@ -60,13 +60,13 @@ def infidelity(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Mean squared error of the map as a prediction of what perturbations cost.
+    """Mean squared error of the map as a prediction of the fall of the score under perturbations.
 
     Args:
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         perturbation: "square" or "gaussian".
         side: pixels on the side of the largest square.
         noise: standard deviation of the noisy baseline, in units of each image's max - min.
@@ -106,7 +106,7 @@ def infidelity(
 
 
 def square(H: int, W: int, side: int, rng: torch.Generator) -> Bool[Tensor, "H W"]:
-    """One of the squares of 1 to `side` pixels that lie in the image, each as likely as any other."""
+    """One of the squares of 1 to `side` pixels inside the image, all equally likely."""
     if not 1 <= side <= min(H, W):
         raise ValueError(f"side: the largest square must have a pixel and fit into {H} x {W}, got {side}")
     places = torch.tensor([(H - r) * (W - r) for r in range(side)], dtype=torch.float64)

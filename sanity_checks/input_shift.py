@@ -6,16 +6,16 @@ Kindermans, Hooker, Adebayo, Alber, Schutt, Dahne, Erhan, Kim. 2017, in Explaina
     q = max | M(f_1, x) - M(f_2, x + m) |  /  max | M(f_1, x) |        (0: input invariant)
 
 m       a constant shift of the input                    shift, in units of the normalised image
-f_2     f_1 behind a subtraction of m                    a hook on a copy of the model
+f_2     f_1 after a subtraction of m                     a hook on a copy of the model
 
 Differs from the paper: it folds m into the bias of the first layer; with zero padding that is another function at the
-border (the padding is not shifted). A subtraction in front is exact for every network, and is what a user does who
-normalises images inside the model. Logits are compared first, and a mismatch is an error. Everything is in float64:
-in float32, rounding moves a ReLU's input past zero now and then, which changes a gradient more than it should.
-Differs from other code: Quantus 0.6 shifts every element but the first and folds nothing, so it compares two
+border (the padding is not shifted). A subtraction before the network is exact for every network, and is the same as
+normalising images inside the model. Logits are compared first, and a mismatch is an error. Everything is in float64: in
+float32, rounding sometimes moves the input of a ReLU past zero, which changes a gradient too much.
+Differs from other code: Quantus 0.6 shifts every element except the first and folds nothing, so it compares two
 different functions.
-Good to know: the gradient passes; whatever multiplies by the input, or has a fixed baseline, fails. With the baseline
-shifted too (partial(integrated_gradients, baseline=m)) Integrated Gradients passes.
+Good to know: the gradient passes. Methods that multiply by the input or have a fixed baseline fail. If the baseline is
+shifted too (partial(integrated_gradients, baseline=m)), Integrated Gradients passes.
 """
 
 import copy
@@ -61,7 +61,7 @@ def input_shift(
         shift: m.
 
     Raises:
-        ValueError: the shifted network's logits are not the same (by 1e-9 of the largest): the test would be void.
+        ValueError: the logits of the shifted network differ (by more than 1e-9 of the largest): no test is possible.
     """
     f1, x = copy.deepcopy(model).double(), x.double()
     f2 = copy.deepcopy(f1)

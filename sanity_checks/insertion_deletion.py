@@ -7,16 +7,17 @@ Petsiuk, Das, Saenko. BMVC 2018. arXiv:1806.07421
     AUC   =  1/n  sum_k  ( f(x_k) + f(x_k+1) ) / 2           (k = 0, step, 2 step, ... HW)
 
 f       softmax probability of the class                     probability
-b(x)    what a removed pixel becomes                         substrate, one for each direction
+b(x)    value of a removed pixel                             substrate, one for each direction
 k       number of pixels, highest first                      counts
 
-Differs from the paper: only the number reported first, insertion - deletion; both are columns.
-Differs from other code: none where `step`, `deletion` and `insertion` are the RISE repository's: zeros after
+Differs from the paper: only in the main number, insertion - deletion; both are columns.
+Differs from other code: none if `step`, `deletion` and `insertion` are those of the RISE repository: zeros after
 normalisation, and a "blur of sigma 5" that is an 11 x 11 kernel made by scipy with reflection, nearly a box, applied
 with zeros around the normalised image ("rise"). "blur" is a true Gaussian of standard deviation 5 with reflection;
-"wide blur" is that of the keep and remove masks. Ties are broken by position here; RISE flips an unstable sort. RISE's
-demo steps 224 pixels (225 points), its tables 224 * 8. Quantus' pixel flipping orders C H W elements, not pixels.
-Good to know: a smooth map does well whatever it shows: compare with noise of the same smoothness.
+"wide blur" is that of the keep and remove masks. Ties are broken by position here; RISE flips an unstable sort. The
+RISE demo uses steps of 224 pixels (225 points), its tables 224 * 8. Quantus' pixel flipping orders C H W elements, not
+pixels.
+Good to know: compare with noise of the same smoothness, since any smooth map scores well.
 """
 
 from math import ceil
@@ -64,7 +65,7 @@ def insertion_deletion(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         step: pixels per point of the curves.
         deletion: substrate of deletion, a key of SUBSTRATES.
         insertion: substrate of insertion.
@@ -96,10 +97,10 @@ def auc(curve: Float[Tensor, "B n"]) -> Float[Tensor, " B"]:
 
 
 def substrate(x: Float[Tensor, "B C H W"], kind: str, argument: str = "substrate") -> Float[Tensor, "B C H W"]:
-    """What removed pixels become, from SUBSTRATES.
+    """The values of removed pixels, from SUBSTRATES.
 
     Raises:
-        ValueError: no such substrate; the message begins with `argument`, the keyword that it came from.
+        ValueError: no such substrate; the message begins with `argument`, the keyword of the caller.
     """
     if kind not in SUBSTRATES:
         raise ValueError(f"{argument}: must be one of {', '.join(SUBSTRATES)}, got {kind!r}")
@@ -107,7 +108,7 @@ def substrate(x: Float[Tensor, "B C H W"], kind: str, argument: str = "substrate
 
 
 def gaussian_blur(x: Float[Tensor, "B C H W"], sigma: float, radius: int) -> Float[Tensor, "B C H W"]:
-    """A Gaussian cut off at `radius` pixels (or where the image ends), reflected at the borders."""
+    """A Gaussian cut off at `radius` pixels (or at the end of the image), reflected at the borders."""
     r, C = min(radius, x.shape[2] - 1, x.shape[3] - 1), x.shape[1]
     k = torch.exp(-(torch.arange(-r, r + 1, device=x.device, dtype=x.dtype) ** 2) / (2 * sigma**2))
     k = k / k.sum()

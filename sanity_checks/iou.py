@@ -11,13 +11,13 @@ t      threshold: the mean of the map in the paper          rule, level: see loc
 M      predicted object                                     M
 GT     object                                               mask
 
-Differs from the paper: a number per image. The paper's code adds up intersections and unions over the data set and
+Differs from the paper: one number per image. The paper's code sums intersections and unions over the data set, and
 averages object and background; per image these are the columns `background_iou`, `mean_iou` and `pixel_accuracy`.
 Differs from other code: none known.
-Good to know: the threshold decides. Where methods are compared give each its own, chosen on other images:
-`iou(maps, mask, rule="range", level=best_threshold(other_maps, other_mask))`; the best one for the very images that are
-scored is an upper bound and no result. The curve has the IoU at each level of "range". Marking every pixel scores the
-object's share of the image.
+Good to know: the threshold decides. To compare methods, choose the threshold of each on other images:
+`iou(maps, mask, rule="range", level=best_threshold(other_maps, other_mask))`. The best threshold for the scored images
+themselves gives an upper bound, not a result. The curve has the IoU at each level of "range". A mask of all pixels
+scores the object's share of the image.
 """
 
 import torch
@@ -48,9 +48,9 @@ def iou(
     """IoU of the thresholded map and the object; NaN without an object.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
         mask: where the object is.
-        rule: how the threshold is found, a key of `localize.RULES`.
+        rule: rule for the threshold, a key of `localize.RULES`.
         level: the rule's parameter; None for its default.
 
     Raises:
@@ -74,7 +74,7 @@ def iou(
 
 
 def best_threshold(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"]) -> float:
-    """The level of rule "range" with the highest mean IoU over these images: to be used on others.
+    """The level of rule "range" with the highest mean IoU over these images; use it on other images.
 
     Raises:
         ValueError: no image has an object.

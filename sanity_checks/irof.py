@@ -2,22 +2,22 @@
 
 Rieger, Hansen. 2020. arXiv:2003.08747
 
-The image is cut into superpixels S_1 .. S_L; they are replaced by the mean colour one after the other, in the order of
-their mean attribution, highest first:
+The image is cut into superpixels S_1 .. S_L. One after the other is replaced by the mean colour, in the order of their
+mean attribution, highest first:
 
     x^l   =  x with the first l segments filled            x^0 = x
     IROF  =  1 - 1/L  sum_l=0..L-1  ( p(x^l) + p(x^(l+1)) ) / 2 p(x^0)      the area over the curve, per segment
 
 S       SLIC superpixels                                   segment
 p       softmax probability of the class                   p
-L       how many segments an image has                     L; `segments` at most
+L       number of segments of an image                     L; `segments` at most
 
 Differs from the paper: the mean colour is the data set's, 0 of a normalised image; fill="image mean" takes the image's.
 Differs from other code: Quantus 0.6 sums over segments without dividing by L, so its values grow with the segmentation,
 leaves p(x^0) out of the area, fills with the image's mean, asks SLIC for 100 segments, and fails on three channels.
-Good to know: the area is 0 if nothing changes, near 1 if the first segment kills the class, negative if it grows.
-Superpixels are those of the normalised image, which SLIC scales to [0, 1]. Where SLIC returns more than it was asked
-for, it is asked for fewer. An image whose class has probability 0 gives no number.
+Good to know: the area is 0 if nothing changes, near 1 if the first segment removes the class, negative if its
+probability grows. Superpixels are those of the normalised image, which SLIC scales to [0, 1]. If SLIC returns more than
+requested, fewer are requested. An image whose class has probability 0 gives no number.
 """
 
 import numpy as np
@@ -62,9 +62,9 @@ def irof(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         segments: superpixels per image, at most.
-        fill: what removed segments become, a key of SUBSTRATES in insertion_deletion.
+        fill: value of removed segments, a key of SUBSTRATES in insertion_deletion.
         chunk: images per forward pass.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Hesse, Schaub-Meyer, Roth. NeurIPS 2021. arXiv:2111.07668
 
-Part of the image is left, all else blurred. With P = max(s a, 0) the positive (s = 1) or negative (s = -1) part of the
-map, or P = |a|, and N pixels of which N+ have P > 0,
+Part of the image is left, the rest is blurred. With P = max(s a, 0) the positive (s = 1) or negative (s = -1) part of
+the map, or P = |a|, and N pixels of which N+ have P > 0,
 
     k(q)    =  min( floor(q N), N+ )
     keep    =  area over q of the output where the k highest of P are left           KPM  KNM  KAM
@@ -11,16 +11,16 @@ map, or P = |a|, and N pixels of which N+ have P > 0,
 
 a       the map, channels summed                           a
 q       0.01 .. 1, 16 fractions in geometric progression   fractions
-output  logit of the class for positive and negative, 1 if the class comes out on top for absolute
+output  for positive and negative: logit of the class; for absolute: 1 if the class is the top class, else 0
 
-Higher is better for KPM, RNM and KAM, lower for RPM, KNM and RAM. The number per image is KPM - RPM: what the order of
-the positive pixels is worth, 0 for one that means nothing.
+Higher is better for KPM, RNM and KAM, lower for RPM, KNM and RAM. The number per image is KPM - RPM: the value of the
+order of the positive pixels, 0 for a meaningless order.
 
 Differs from the paper: it reports the six numbers; KPM - RPM is ours.
-Differs from other code: none to the authors', whose Gaussian of kernel 51 and "sigma 41" has the standard deviation
+Differs from other code: not from the authors', whose Gaussian of kernel 51 and "sigma 41" has the standard deviation
 41 sqrt(2). Their random baseline is uniform noise minus 0.5.
-Good to know: pixels of the other sign, and those of value 0, are never left: with few positive pixels, k stops early.
-The area is over q from 0.01 to 1 and in logits: it does not compare between models. A zero map scores 0.
+Good to know: do not compare the area between models: it is in logits, over q from 0.01 to 1. Pixels of the other sign
+or of value 0 are never left, so with few positive pixels k stops early. A zero map scores 0.
 """
 
 from collections.abc import Sequence
@@ -66,9 +66,9 @@ def keep_remove(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         fractions: shares of pixels left, ascending.
-        fill: what the other pixels become, a key of SUBSTRATES in insertion_deletion.
+        fill: value of the other pixels, a key of SUBSTRATES in insertion_deletion.
         chunk: images per forward pass.
 
     Raises:

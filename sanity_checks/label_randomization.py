@@ -10,11 +10,11 @@ x       test images                                  x
 c       A's top class, for all three networks
 sim     Spearman of |a|                              similarity.py; signed and non-zero pixels are columns
 
-B has learnt the training labels by heart and nothing that holds for test images; a map that explains what was learnt
-must differ between A and B, more than between two networks that learnt the same. Retained similarity is
+B has memorised the training labels and learnt nothing that holds for test images. A map that explains what a network
+has learnt must differ between A and B more than between two networks that learnt the same. Retained similarity is
 R = (s - null) / (ceiling - null), null: between different images, as in model_randomization.
 
-Differs from the paper: the ceiling A' is not in it; without it, a method whose maps differ between any two
+Differs from the paper: it has no ceiling A'. Without the ceiling, a method whose maps differ between any two
 networks looks good. Networks are those of `sanity_checks._small`; the paper's MNIST network has the same form.
 Differs from other code: none known.
 Good to know: on sparse images absolute rank correlation is mostly ties at zero: see `nonzero` and `signed`.
@@ -62,15 +62,15 @@ def label_randomization(nets: LabelNets, x: Float[Tensor, "B C H W"], of: Attrib
     """Similarity of the maps of the network with true and the network with permuted labels.
 
     Args:
-        nets: from `train_nets`, or stored.
+        nets: from `train_nets`, or loaded.
         x: test images.
-        of: the method; a layer that is bound must exist in the networks.
+        of: the method; if it has a bound layer, the networks must have that layer.
 
     Returns:
         Columns: `signed`, `nonzero`, and `null`, `ceiling` with the same endings.
 
     Raises:
-        ValueError: B has not memorised its labels (below 95 %): the run says nothing.
+        ValueError: B has not memorised its labels (accuracy below 95 %): the result would have no meaning.
     """
     if nets.memorised < 0.95:
         raise ValueError(
@@ -91,7 +91,7 @@ def label_randomization(nets: LabelNets, x: Float[Tensor, "B C H W"], of: Attrib
 
 
 def train_nets(data: Data, *, epochs: int = 15, epochs_permuted: int = 120, seed: int = 0) -> LabelNets:
-    """A, A' and B on the data; about half a minute on one core for scikit-learn's digits."""
+    """Train A, A' and B on the data; about half a minute on one core for scikit-learn's digits."""
     A, again, B = (small_cnn(data, seed + k) for k in range(3))
     train(A, data.x_train, data.y_train, epochs=epochs, seed=seed)
     train(again, data.x_train, data.y_train, epochs=epochs, seed=seed + 1)

@@ -38,10 +38,10 @@ def masks(a: Float[Tensor, "B H W"], *, rule: str = "cam", level: float | None =
     Args:
         a: maps, one number per pixel.
         rule: a key of RULES.
-        level: the rule's parameter; None for the one in the table above.
+        level: the parameter of the rule; None for the value in the table above.
 
     Raises:
-        ValueError: an unknown rule; a level outside 0 to 1, or for a rule that has none; maps that are not finite.
+        ValueError: an unknown rule, a level outside 0 to 1 or for a rule without level, or maps that are not finite.
     """
     if rule not in RULES:
         raise ValueError(f"rule: must be one of {', '.join(RULES)}, got {rule!r}")
@@ -60,10 +60,10 @@ def boxes(
     rule: str = "cam",
     keep: str = "largest",
 ) -> list[Int[Tensor, "n 4"]]:
-    """Bounding boxes of each image's components, most pixels first; none where the mask is empty.
+    """Bounding boxes of the components of each image, most pixels first; none if the mask is empty.
 
     Args:
-        a: maps, or masks already.
+        a: maps, or masks.
         level: see `masks`.
         rule: see `masks`.
         keep: "largest" component, or "all".

@@ -13,11 +13,11 @@ delta_j  uniform in the L_inf ball of the radius        delta, `samples` of them
 Differs from the paper: the radius is in units of each image's max - min, since normalised images have no fixed range;
 0.2 and 50 are the authors' for images in [0, 1]. Definition 3.1 does not divide by || Phi(x) ||; their code does.
 Differs from other code: captum (radius 0.02, 10 samples) and Quantus (0.2, 200 samples) take the radius in units of the
-tensor; with the same perturbations the three agree. The neighbours of local Lipschitz are those of max-sensitivity
-here; Quantus' are drawn from a normal distribution.
-Good to know: the lowest value is that of a map that never changes, such as one that ignores the image; a map drawn anew
-at each call has about 1.4. Norms are of the map as returned, so a map is judged at its own resolution. Where Phi(x) is
-zero, SENS is || Phi(x + delta_j) ||, as in captum.
+tensor; with the same perturbations the three agree. Here local Lipschitz uses the perturbations of max-sensitivity;
+Quantus draws them from a normal distribution.
+Good to know: a map that never changes has the lowest value, for example one that ignores the image. A map that is drawn
+again at each call has about 1.4. Norms are of the map as returned, so at its own resolution. Where Phi(x) is zero, SENS
+is || Phi(x + delta_j) ||, as in captum.
 """
 
 import torch
@@ -61,15 +61,15 @@ def max_sensitivity(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged: the maps `of` gives for x.
+        maps: the maps to evaluate, which `of` gives for x.
         of: the method.
         radius: of the noise, in units of each image's max - min.
         samples: draws.
         seed: of the draws.
-        chunk: images the method gets at a time.
+        chunk: images per call of the method.
 
     Raises:
-        ValueError: samples is below 1, the radius not positive, or the method's maps have another shape than `maps`.
+        ValueError: samples is below 1, the radius is not positive, or the method's maps have another shape than `maps`.
     """
     if samples < 1 or radius <= 0:
         raise ValueError(f"samples, radius: need one sample at least and a radius above 0, got {samples} and {radius}")

@@ -8,17 +8,17 @@ Nguyen, Rodriguez Martinez. 2020. arXiv:2007.07584
 f       score of the class (its logit)                  scores
 i       a feature: a square of the image                i, n in all
 a_i     attribution of the feature                      a, the map summed over the square
-p       what else the feature could be                  X, the image's own pixels in random places; or `baseline`
+p       other values of the feature                     X, the image's own pixels in random places; or `baseline`
 E       mean over draws                                 mean over `samples`
 
 Differs from the paper: a feature is a square of 16 x 16 pixels, since single pixels (size=1) would cost H W forward
-passes a draw. p, which the definition leaves open, is the distribution of the image's own colours.
-Differs from other code: Quantus takes single elements of C H W, or groups of them in the order of the map (each
-method is then judged on features of its own), draws one uniform number in [0, 1] for all of a feature, and divides e_i
-by f(x)^2, which changes no rank. With size=1, one channel and one fixed baseline the two agree.
-Good to know: e_i has no sign, so neither has a_i: a map and its negative score the same. For a linear f, e_i is
-w_i^2 E(x_i - X_i)^2: the map (x - b) w scores 1 when p is the point b (baseline=b), not when p is broad. Squares are
-of one size as far as that goes: with larger and smaller ones noise scores above 0. A constant map scores 0.
+passes per draw. The definition does not fix p; here it is the distribution of the image's own colours.
+Differs from other code: Quantus takes single elements of C H W, or groups of them in the order of the map (each method
+then has different features). It draws one uniform number in [0, 1] for a whole feature, and divides e_i by f(x)^2,
+which changes no rank. With size=1, one channel and one fixed baseline the two agree.
+Good to know: e_i has no sign, so the sign of a_i is not used: a map and its negative score the same. For a linear f,
+e_i is w_i^2 E(x_i - X_i)^2: the map (x - b) w scores 1 if p is the point b (baseline=b), not if p is broad. Squares
+have equal sizes as far as possible: with different sizes noise would score above 0. A constant map scores 0.
 """
 
 from math import ceil
@@ -71,10 +71,10 @@ def monotonicity_correlation(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
-        size: longest side of a square, in pixels; the image is cut as equally as whole pixels allow.
+        maps: the maps to evaluate.
+        size: longest side of a square, in pixels; the image is cut as evenly as whole pixels allow.
         samples: draws of each feature.
-        baseline: the one other value of a feature, a number or a tensor that broadcasts to x; None: the image.
+        baseline: the only other value of a feature, a number or a tensor that broadcasts to x; None: the image.
         seed: of the draws.
         chunk: images per forward pass.
 

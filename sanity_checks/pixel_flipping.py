@@ -2,7 +2,7 @@
 
 Samek, Binder, Montavon, Lapuschkin, Müller. IEEE TNNLS 2017. arXiv:1509.06321
 
-Regions r_1 .. r_L of the image are replaced one after the other, the most (MoRF) or the least relevant first (LeRF):
+Regions r_1 .. r_L of the image are replaced one by one, the most (MoRF) or the least (LeRF) relevant first:
 
     x^(k)  =  g(x^(k-1), r_k)                            x^(0) = x
     AOPC   =  1/(L+1)  sum_k=0..L  f(x^(0)) - f(x^(k))
@@ -14,14 +14,14 @@ g       fills a region with uniform noise                fill
 L       number of regions replaced                       steps
 f       score of the class, before the softmax           y; its probability if `softmax`
 
-Differs from the paper: an image whose side is no multiple of the region ends in smaller ones. The noise spans each
-channel's own minimum to maximum, as a normalised image does not tell its bounds. It is drawn 10 times, as there; the
-curves are the means.
+Differs from the paper: if the side of an image is no multiple of the region, the last regions are smaller. The noise
+spans the minimum to the maximum of each channel, since a normalised image has no known bounds. It is drawn 10 times, as
+in the paper; the curves are the means.
 Differs from other code: Quantus' RegionPerturbation returns f(x^(0)) - f(x^(k)) from k = 1 on, of 8 x 8 patches filled
 with the image's minimum, and pads other sizes; its Selectivity returns f(x^(k)). Its PixelFlipping orders C H W
 elements. With region = 1 this is pixel flipping over pixels.
-Good to know: ABPC is in units of the logit, so it does not compare between models; `softmax` bounds it by 1. A
-constant map has ABPC 0: both orders are then those of position. "blur" removes far less information than noise.
+Good to know: do not compare ABPC between models: it is in units of the logit; `softmax` bounds it by 1. A constant map
+has ABPC 0, since both orders are then by position. "blur" removes far less information than noise.
 """
 
 from math import ceil
@@ -78,9 +78,9 @@ def pixel_flipping(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         region: side of a region in pixels.
-        steps: L; no more than there are regions.
+        steps: L, at most the number of regions.
         fill: "uniform" noise, or a key of SUBSTRATES in insertion_deletion.
         repeats: draws of the noise.
         softmax: f is the softmax probability instead of the logit.

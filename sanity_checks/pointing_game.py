@@ -10,16 +10,16 @@ GT     pixels of the object                     mask
 u*     the highest pixel                        peak
 margin 15 pixels of the image                   margin
 
-Differs from the paper: the number is a hit per image; `accuracy` makes the paper's out of those of a data set. Where
-several pixels are highest (a CAM whose peak is at the border; a map of zeros) the number is the share of them that hit:
-what choosing one at random gives on average. The `chance` column is the share of all pixels that would hit; a constant
-map scores just that. The margin is in pixels of `mask`: let it have the original image's size, as in the paper, which
-also leaves out objects that PASCAL VOC marks as difficult.
-Differs from other code: the rule is TorchRay's, a distance strictly below the margin; it takes one highest pixel, and
-with margin=0, where here the object's own pixels still count, nothing hits. Quantus has no margin, counts a hit where
-any one of several highest pixels is on the object, and a hit on an empty mask.
-Good to know: always pointing at the middle of the image hits 69.6 % in VOC07 (TorchRay's table). Chance is high for
-large objects and small images: at 32 x 32 pixels use margin=0.
+Differs from the paper: the number is a hit per image; `accuracy` computes the paper's number from the hits of a data
+set. If several pixels are highest (a CAM whose peak is at the border; a map of zeros), the number is the share of them
+that hit, which is the mean of a random choice. The `chance` column is the share of all pixels that would hit; a
+constant map scores exactly that. The margin is in pixels of `mask`: use the original size of the image, as in the
+paper. The paper also omits objects that PASCAL VOC marks as difficult.
+Differs from other code: the rule is that of TorchRay: a distance strictly below the margin. TorchRay takes one highest
+pixel, and with margin=0 nothing hits; here the pixels of the object still count. Quantus has no margin, counts a hit if
+any of several highest pixels is on the object, and a hit on an empty mask.
+Good to know: at 32 x 32 pixels use margin=0: chance is high for large objects and small images. The centre of the image
+hits 69.6 % in VOC07 (TorchRay's table).
 """
 
 import torch
@@ -45,7 +45,7 @@ def pointing_game(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], *
     """1 where the map points at the object; NaN without an object.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
         mask: where the object is.
         margin: pixels; a hit is nearer than this.
 
@@ -66,7 +66,7 @@ def pointing_game(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], *
 
 
 def accuracy(hits: Float[Tensor, " B"], target: Int[Tensor, " B"]) -> float:
-    """The paper's number for a data set: the mean over classes of each class' hit rate; NaN hits are left out."""
+    """The paper's number for a data set: the mean over classes of the hit rate of each class; NaN hits do not count."""
     there = ~hits.isnan()
     rates = [hits[there & (target == c)].mean() for c in target[there].unique()]
     return float(torch.stack(rates).mean()) if rates else float("nan")

@@ -8,10 +8,10 @@ Sixt, Granz, Landgraf. ICML 2020. arXiv:1912.09818
 M, c    the method, the class that is explained          of, target
 r       other classes                                    classes of them, the same for every image
 
-Differs from the paper: the number reported is Spearman of |a| at the map's own resolution, to stand beside
-model_randomization: for a network that ends in one linear layer, throwing away the head alone is this test. SSIM uses
-a uniform 5 x 5 window on maps divided by their 99.5th percentile of |a|, as the authors' code, then put into [0, 1].
-The paper draws one class per image; here `classes` of them, and the runner-up.
+Differs from the paper: the main number is Spearman of |a| at the map's own resolution, to compare it with
+model_randomization: for a network that ends in one linear layer, this test is the same as discarding the head only.
+SSIM uses a uniform 5 x 5 window on maps divided by their 99.5th percentile of |a|, as in the authors' code, then put
+into [0, 1]. The paper draws one class per image; here `classes` of them, and the runner-up.
 Differs from other code: Quantus 0.6 computes SSIM of flattened maps, a line of numbers: another measure.
 Good to know: similar classes share evidence, so the runner-up keeps more than a random class. Rollout, raw attention
 and Eigen-CAM use no class: they score 1.

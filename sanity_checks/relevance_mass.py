@@ -5,16 +5,16 @@ Arras, Osman, Samek. Information Fusion 81, 2022. arXiv:2003.07258
     Mass Accuracy  =  sum_{p in GT} R_p  /  sum_p R_p,        R_p = pool( R_p1, ..., R_pK ) >= 0
 
 R_pk    relevance of pixel p in channel k               maps
-pool    makes one number that is not negative of them   pooling, a key of POOLINGS
+pool    reduces them to one number >= 0                 pooling, a key of POOLINGS
 GT      pixels of the object                            mask
 
-Differs from the paper: it shows several poolings for each method and fixes none; the default is the one that the
-authors' tables list first. A map with nothing left after pooling scores 0.
+Differs from the paper: it shows several poolings for each method and prefers none; the default is the one that the
+authors' tables list first. A map that is zero after pooling scores 0.
 Differs from other code: the authors' code has the first six poolings. Quantus' RelevanceMassAccuracy does not pool: it
-sums over the channels, signs included, in one ratio, and leaves 0 to 1 where a map is signed. Relation to the energy
-game of Score-CAM: with pooling "sum,pos" the two are the same number, and both come from the same function, `mass`.
-Good to know: poolings with a norm count negative relevance as relevance, squares weigh the few highest pixels, and
-"sum,..." lets channels cancel. For a map of one channel there are four different ones: |a|, a^2, and both of max(a, 0).
+sums over the channels with their signs, in one ratio, which can be outside [0, 1] for a signed map. Relation to the
+energy game of Score-CAM: with pooling "sum,pos" the two are the same number, and both use the same function, `mass`.
+Good to know: poolings with a norm count negative relevance as relevance, squares emphasise the few highest pixels, and
+with "sum,..." channels can cancel. A map of one channel has four different poolings: |a|, a^2, and both of max(a, 0).
 Channels are resized bilinearly before they are pooled.
 """
 
@@ -60,7 +60,7 @@ def relevance_mass(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], 
     """Share of the pooled map on the object; NaN without an object. Columns as in `energy_pointing_game`.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
         mask: where the object is.
         pooling: a key of POOLINGS.
 

@@ -12,14 +12,14 @@ R      relevance of each pixel                          a
 GT     pixels of the object                             mask
 K      number of pixels, highest first                  k
 
-Differs from the paper: it pools channels to numbers that are not negative before it ranks; a `pooling` of
-`relevance_mass` does so too. The default, "sum", is the signed sum over channels: above 0 the order of "sum,pos", and
-below 0 still an order. Of pixels with the same value at the K-th place the expected number is counted, as if they were
-drawn at random; the authors' code and Quantus leave it to numpy's sort.
-Differs from other code: that apart, none. Quantus' default k for the top-k intersection, 1000 pixels, is kept.
-Good to know: chance is the `area` column, for both. A constant map scores exactly that; a map that is 0 on most pixels
-(ReLU, gradients of a sparse network) is decided by ties. Where an image has fewer than k pixels, k is all of them, and
-the top-k intersection is the area.
+Differs from the paper: it pools channels to numbers >= 0 before it ranks; a `pooling` of `relevance_mass` does so too.
+The default, "sum", is the signed sum over channels: above 0 it gives the order of "sum,pos", and below 0 it still gives
+an order. If several pixels have the value at the K-th place, the expected number of hits counts, as for a random
+choice; in the authors' code and Quantus the sort of numpy decides.
+Differs from other code: otherwise none. Quantus' default k for the top-k intersection, 1000 pixels, is kept.
+Good to know: chance is the `area` column, for both. A constant map scores exactly that. Ties decide for a map that is 0
+on most pixels (ReLU, gradients of a sparse network). If an image has fewer than k pixels, k is all of them, and the
+top-k intersection is the area.
 """
 
 import torch
@@ -50,7 +50,7 @@ def relevance_rank(
     """Rank accuracy, and the top-k intersection as a column; NaN without an object.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
         mask: where the object is.
         pooling: "sum", or a key of `relevance_mass.POOLINGS`.
         k: pixels of the top-k intersection.

@@ -1,4 +1,4 @@
-"""Is the map the same the second time? The first question a reviewer can ask, and the ceiling of every other check.
+"""Is the map the same in a second run? This is the first question of a reviewer, and the ceiling of all other checks.
 
 Tomsett, Harborne, Chakraborty, Gurram, Preece. Sanity Checks for Saliency Metrics. AAAI 2020. arXiv:1912.01451
 
@@ -9,7 +9,7 @@ M       the method                                       of; a functools.partial
 
 Differs from the paper: it asks how reliable metrics are over images and raters; this is test-retest on one image.
 Differs from other code: none known.
-Good to know: a stochastic method with too few samples repeats badly: then no other number about it can be trusted.
+Good to know: a stochastic method with too few samples repeats badly; then all its other numbers are unreliable.
 """
 
 from functools import partial
@@ -36,7 +36,7 @@ from sanity_checks.similarity import spearman
 )
 @torch.no_grad()
 def repeatability(model: nn.Module, x: Float[Tensor, "B C H W"], target: Int[Tensor, " B"], of: Attribution) -> Result:
-    """Rank correlation of two runs; 1 for equal maps, constant ones too. Column `bitwise`: 1 where they are equal.
+    """Rank correlation of two runs; 1 for equal maps, also constant ones. Column `bitwise`: 1 if they are equal.
 
     Args:
         model: classifier.

@@ -3,7 +3,7 @@
 Rong, Leemann, Borisov, Kasneci, Kasneci. ICML 2022. arXiv:2202.00449
 
 A share p of the pixels is removed, highest (MoRF) or lowest (LeRF) first, and replaced by noisy linear imputation: each
-removed pixel is the weighted mean of its neighbours, removed ones among them,
+removed pixel is the weighted mean of its neighbours, including removed ones,
 
     x_u  sum_v w_uv  =  sum_v w_uv x_v          v: the neighbours of u inside the image
 
@@ -15,12 +15,12 @@ p       0.1 0.2 0.3 0.4 0.5 0.7 0.9                                    percentag
 
 Differs from the paper: it plots accuracy and probability of a test set, one order at a time; here the two orders are
 subtracted, image by image. Ties are broken at random; the authors add 1e-4 N(0, 1) to a map scaled to [0, 1], which
-also swaps values that are merely close.
+also swaps values that are only close.
 Differs from other code: the authors' own removes the lowest 1 - p in LeRF order; here p is the share removed in both.
-They impute pixels in [0, 1] and then normalise. The imputation commutes with any affine map of a channel, since a pixel
-is a weighted mean, so only the noise needs the scale: give `std` (as in the normalisation), or it is 0.01 in normalised
-units. pytorch-grad-cam removes 100 - p percent, does not scale the noise, and halves its difference. Quantus 0.6 fails
-on three channels.
+They impute pixels in [0, 1] and then normalise. Only the noise depends on this scale, since a weighted mean commutes
+with any affine map of a channel: give `std` (as in the normalisation), or the noise is 0.01 in normalised units.
+pytorch-grad-cam removes 100 - p percent, does not scale the noise, and halves its difference. Quantus 0.6 fails on
+three channels.
 Good to know: no retraining, unlike ROAR. A smooth map removes large patches, which imputation cannot fill well.
 """
 
@@ -71,7 +71,7 @@ def road(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         percentages: shares of pixels removed.
         noise: standard deviation of the noise on imputed pixels, of values in [0, 1].
         std: of each channel in the normalisation; None: noise is in normalised units.
@@ -113,7 +113,7 @@ def road(
 
 
 def random_ties(a: Float[Tensor, "B H W"], r: Float[Tensor, "B H W"]) -> Int[Tensor, "B H W"]:
-    """The place of each pixel in its image, 0 for the highest; among equal ones by r, the highest first."""
+    """The rank of each pixel in its image, 0 for the highest; equal pixels are ordered by r, the highest first."""
     first = ranks(r).flatten(1).argsort(dim=1)  # B HW   pixels in the order of r
     places = ranks(a.flatten(1).gather(1, first))  # B HW
     return torch.empty_like(places).scatter_(1, first, places).view(a.shape)

@@ -2,8 +2,8 @@
 
 Hooker, Erhan, Kindermans, Kim. NeurIPS 2019. arXiv:1806.10758
 
-For each share t the highest pixels of every training and every test image are replaced by the channel mean, and a new
-network is trained on what is left:
+For each share t the highest pixels of every training and test image are replaced by the channel mean, and a new network
+is trained on the result:
 
     A_t(order)  =  test accuracy of a network trained and tested with the first t of the order removed, over `seeds`
     value       =  mean over t > 0 of  A_t(random) - A_t(method)        image by image; positive: better than random
@@ -15,9 +15,9 @@ t       0 0.1 0.3 0.5 0.7 0.9                              percentages
 
 Differs from the paper: small images and a small network (Data; SmallCNN) instead of ResNet-50 on ImageNet. It draws
 curves of accuracy; the difference to random removal, image by image, is ours.
-Differs from other code: Quantus, captum and pytorch-grad-cam have none. Ties are broken at random, by the numbers that
-order the random removal: a constant map scores exactly 0.
-Good to know: the new networks may read the class from the shape of what was removed (ROAD's objection), so accuracy
+Differs from other code: Quantus, captum and pytorch-grad-cam have no ROAR. Ties are broken by the random numbers of the
+random removal, so a constant map scores exactly 0.
+Good to know: the new networks may read the class from the shape of the removed part (ROAD's objection), so accuracy
 need not fall. Blurry maps tend to score higher (arXiv:2304.13836).
 """
 
@@ -39,7 +39,7 @@ from sanity_checks.road import random_ties
     cite="hooker2019benchmark",
     kind="faithfulness",
     protocol=(
-        "The highest pixels are removed from training and test images and a network is trained anew; "
+        "The highest pixels are removed from training and test images and a new network is trained; "
         "the number is how much more often it is wrong than after removing random pixels."
     ),
     higher_is_better=True,

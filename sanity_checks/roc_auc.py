@@ -13,7 +13,7 @@ u, v    pixels drawn at random                     all pairs, through their rank
 Differs from the paper: none known.
 Differs from other code: none; it is scikit-learn's, image by image. Quantus' AUC is the same on maps of one channel.
 Good to know: chance is 0.5, whatever the size of the object, and a constant map scores exactly that. All pixels of the
-background count alike, so for a small object 0.95 can still be a poor mask: see `average_precision`.
+background have the same weight, so for a small object 0.95 can still be a poor mask: see `average_precision`.
 """
 
 import torch
@@ -39,7 +39,7 @@ def roc_auc(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"]) -> Resu
     """Area under the ROC curve; NaN without an object or without background.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
         mask: where the object is.
     """
     a = pixels(maps, mask).flatten(1).double()  # B n

@@ -11,12 +11,12 @@ S       a random subset of n pixels                     S, the same ones for eve
 n       from 1 to about 80 % of the pixels              n, spaced evenly in log n
 PCC     Pearson's correlation over the subsets          curve
 
-Differs from the paper: it plots the curve; the number reported is its mean over n, so small sets count as much as
-large ones. A feature is a pixel, all of its channels at once. Removed pixels become `baseline`, 0 as in the paper: in
-a normalised image that is the mean colour.
-Differs from other code: Quantus' SensitivityN is not this. It removes elements highest first instead of subsets at
-random, sets each step's own attribution against the fall accumulated so far, and correlates across images, so that
-its number depends on the batch, and the exact map of a linear model need not score 1.
+Differs from the paper: it plots the curve; the number here is its mean over n, so small sets count as much as large
+ones. A feature is a pixel with all of its channels. Removed pixels become `baseline`, 0 as in the paper: in a
+normalised image that is the mean colour.
+Differs from other code: Quantus' SensitivityN is another measure. It removes elements highest first instead of random
+subsets, compares the attribution of each step with the fall accumulated so far, and correlates across images. So its
+number depends on the batch, and the exact map of a linear model need not score 1.
 Good to know: all n are exact for a linear f: the map (x - b) w scores 1 at each. n = HW would be completeness, with one
 subset only. A constant map scores 0.
 """
@@ -59,16 +59,16 @@ def sensitivity_n(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Correlation of a subset's attribution with what its removal costs, for subsets of every size.
+    """Correlation of the attribution of a subset with the fall of the score when it is removed, for all sizes.
 
     Args:
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         points: sizes n, the points of the curve.
         samples: subsets of each size.
-        baseline: what removed pixels become, a number or a tensor that broadcasts to x; 0 is the mean colour.
+        baseline: value of removed pixels, a number or a tensor that broadcasts to x; 0 is the mean colour.
         seed: of the subsets.
         chunk: images per forward pass.
 

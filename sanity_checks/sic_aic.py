@@ -2,7 +2,7 @@
 
 Kapishnikov, Bolukbasi, Viégas, Terry. ICCV 2019. arXiv:1906.02825
 
-z_t is a blurred image with its share t of highest pixels put in. Each is a point (information, performance):
+z_t is a blurred image in which the share t of highest pixels is revealed. Each is a point (information, performance):
 
     information  =  ( H(z_t) - H(z_0) ) / ( H(x) - H(z_0) )
     performance  =  ( f(z_t) - f(z_0) ) / ( f(x) - f(z_0) )        both clipped to [0, 1]; the running maximum over t
@@ -13,16 +13,16 @@ z_t     linear interpolation from the pixels revealed                  blurred
 z_0     ... from the four corners and 1 % of the pixels at random      fraction
 H       bytes of the lossless WebP file of the image                   entropy
 f       softmax probability of the class: SIC                          curves "sic"
-        1 if the class comes out on top, else 0: AIC                   curves "aic"
+        1 if the class is the top class, else 0: AIC                   curves "aic"
 t       0.005 0.01 0.02 ... 0.5 0.75                                   thresholds
 
 Differs from the paper: the thresholds, the WebP file and the interpolation are those of PAIR's code.
-Differs from other code: PAIR's draws the 1 % of pixels anew for each image; here one draw is shared by the batch and by
-all methods. Its area uses a function that NumPy 2.4 no longer has.
-Good to know: tables take the median curve over images and its area, not the mean of areas. An image gives no number,
-and NaN curves, where f(x) < min_pred, f(z_0) >= f(x) or H(z_0) >= H(x), whatever the map; AIC may leave out others than
-SIC. WebP holds bytes: with `mean` and `std` of the normalisation they are those of the photograph, else each image's
-own minimum .. maximum becomes 0 .. 255. The classifier sees the image rounded to them.
+Differs from other code: PAIR's draws the 1 % of pixels again for each image; here one draw is shared by the batch and
+by all methods. Its area uses a function that NumPy 2.4 no longer has.
+Good to know: give `mean` and `std` of the normalisation: WebP holds bytes, which are then those of the photograph;
+without them the minimum .. maximum of each image becomes 0 .. 255. The classifier gets the image rounded to bytes. For
+a table take the median curve over images and its area, not the mean of areas. An image gives no number and NaN curves
+if f(x) < min_pred, f(z_0) >= f(x) or H(z_0) >= H(x), for any map; AIC may omit other images than SIC.
 """
 
 import io
@@ -78,12 +78,12 @@ def sic_aic(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         thresholds: shares of pixels revealed, ascending.
         fraction: share of pixels that the blurred image starts from.
-        min_pred: images with a lower score are left out.
+        min_pred: images with a lower score are omitted.
         monotonous: take the running maximum of the performance.
-        mean: of each channel in the normalisation; both or neither.
+        mean: of each channel in the normalisation; give both or neither.
         std: of each channel in the normalisation.
         seed: of the pixels that the blurred image starts from.
         chunk: images per forward pass.

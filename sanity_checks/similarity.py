@@ -1,12 +1,12 @@
-"""How alike two maps are: the measures of Adebayo et al., Sanity Checks for Saliency Maps (2018, arXiv:1810.03292).
+"""Similarity of two maps: the measures of Adebayo et al., Sanity Checks for Saliency Maps (2018, arXiv:1810.03292).
 
     rho       = Pearson( rank a, rank b ), ties share their mean rank        (Spearman)
-    rho_|c    = the same of what is left of the ranks when those of covariates c are regressed out
+    rho_|c    = the same for the residuals of the ranks after regression on the ranks of covariates c
     SSIM      = mean of (2 m_a m_b + C1)(2 s_ab + C2) / (m_a^2 + m_b^2 + C1)(s_a^2 + s_b^2 + C2), of maps in [0, 1]
     HOG       = rho of the histograms of oriented gradients of two maps
 
-Signed maps are summed over channels, absolute ones are sums of |a| over channels. A constant map has no ranks: its
-rho is NaN, so that a dead map is counted and not taken for a change.
+Signed maps are sums of a over channels, absolute maps are sums of |a|. A constant map has no ranks: its rho is NaN, so
+that a dead map is counted and not mistaken for a change.
 
 Differs from the paper: the authors' visualiser clips maps at the 99th percentile before SSIM; here they are rescaled.
 Differs from other code: SSIM is scikit-image's with gaussian_weights=True and data_range=1 (without data_range it takes
@@ -36,10 +36,10 @@ def similarities(
     x: Float[Tensor, "B C H W"],
     measures: Sequence[str] = MEASURES,
 ) -> dict[str, Float[Tensor, " B"]]:
-    """The measures named, for each image; NaN where a map is constant.
+    """The named measures, for each image; NaN where a map is constant.
 
     spearman: of |a|, at the maps' own resolution. signed: the same of a. image: of |a| at the image's resolution.
-    nonzero: that, at pixels where the image is not zero. partial: that, given |x| and the image's edges.
+    nonzero: as image, at pixels where the image is not zero. partial: as image, given |x| and the image's edges.
     ssim, hog: of |a| rescaled to [0, 1], at the image's resolution; ssim is NaN for images below 11 x 11.
     """
     a, b = at_least_float32(a.detach()), at_least_float32(b.detach())
@@ -102,7 +102,7 @@ def spearman(
         basis, _ = torch.linalg.qr(c)
         p, q = (v - (basis @ (basis.transpose(1, 2) @ v[:, :, None]))[:, :, 0] for v in (p, q))
     size = p.norm(dim=1) * q.norm(dim=1)
-    left = size > 1e-9 * a.shape[1] ** 3  # all of a map's ranks come from the covariates: nothing is left to correlate
+    left = size > 1e-9 * a.shape[1] ** 3  # the covariates explain all ranks of a map: nothing is left to correlate
     rho = torch.where(left, (p * q).sum(dim=1) / torch.where(left, size, 1.0), 0.0)
     return torch.where(constant(a) | constant(b), torch.nan, rho)
 

@@ -12,8 +12,8 @@ f       logit of the class                                 f
 
 Differs from the paper: its score is in-domain (IDSDS): the network is first fine-tuned on images with one random cell
 deleted. Give this check such a network for IDSDS; on any other it is the same score out of domain.
-Differs from other code: the authors' needs square cells and leaves out what remains at the right and bottom; here sizes
-may differ by a pixel. A map that is constant, or a network that no cell matters to, gives 0; theirs gives NaN.
+Differs from other code: the authors' needs square cells and ignores the rest at the right and bottom; here sizes may
+differ by a pixel. A constant map, or a network whose logit no cell changes, gives 0; theirs gives NaN.
 Good to know: rho over 16 cells has a standard deviation of 0.26 for noise: average over images. Maps of a 7 x 7 layer
 reach the cells through bilinear resizing. A linear network explained by input x gradient scores 1.
 """
@@ -59,9 +59,9 @@ def single_deletion(
         model: classifier.
         x: normalised images.
         target: classes.
-        maps: what is judged.
+        maps: the maps to evaluate.
         grid: cells per side.
-        fill: what a deleted cell becomes, a key of SUBSTRATES in insertion_deletion.
+        fill: value of a deleted cell, a key of SUBSTRATES in insertion_deletion.
         chunk: images per forward pass.
 
     Raises:

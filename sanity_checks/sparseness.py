@@ -8,11 +8,11 @@ v_(k)   |map| of the k-th pixel, smallest first         v
 d       number of pixels                                d
 
 Differs from the paper: a pixel is one number, the map's sum over channels.
-Differs from other code: Quantus adds 1e-7 to v, which tells only for maps of that size. Its form
+Differs from other code: Quantus adds 1e-7 to v, which matters only for maps of that size. Its form
 sum (2k - d - 1) v_(k) / (d sum v) is the same number.
 Good to know: 0 for a constant map and, by definition here, for a zero map; 1 - 1/d for a single pixel. It does not
 change with the scale of the map. It is taken at the map's own resolution and grows with it: compare maps of one size
-only. Nothing of the model enters: white noise has 0.41, a blank map with one wrong pixel nearly 1.
+only. The model is not used: white noise has 0.41, a blank map with one wrong pixel nearly 1.
 """
 
 import torch
@@ -38,7 +38,7 @@ def sparseness(maps: Float[Tensor, "B K h w"]) -> Result:
     """Gini index of |map|.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
 
     Raises:
         ValueError: maps are not B K h w, or not finite.

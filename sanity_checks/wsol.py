@@ -12,14 +12,14 @@ tau    thresholds 0, 0.001, ...                    tau
 delta  overlap that counts                         DELTAS
 B      boxes of the object                         B
 
-The best tau belongs to a data set; an image has none. So the number is the mean over delta of an image's hits by V2 at
-one `threshold`, and `max_box_acc` and `px_ap` make the paper's numbers of the curves of any set of images.
-Differs from the paper: the threshold of 0.2 is Zhou et al.'s (2016). Without `boxes`, B is one box around the mask.
-Maps are resized bilinearly, by the authors' code bicubically. Its PxAP leaves out pixels that are marked "ignore".
-Differs from other code: none otherwise. As in the authors' code the map is cut to uint8, a pixel counts above
-int(tau * max), a box reaches one pixel too far right and down (not at the border) while overlaps count both its ends, a
-constant map has the box of pixel 0, 0, V2 tries the contours of holes too, and the largest contour is the polygon with
-the largest area. Contours are scipy's components, not OpenCV's: see `_boxes`.
+A data set has a best tau; an image has none. So the number is the mean over delta of the hits of an image by V2 at one
+`threshold`; `max_box_acc` and `px_ap` compute the paper's numbers from the curves of any set of images.
+Differs from the paper: the threshold of 0.2 is that of Zhou et al. (2016). Without `boxes`, B is one box around the
+mask. Maps are resized bilinearly, in the authors' code bicubically. Its PxAP omits pixels that are marked "ignore".
+Differs from other code: none otherwise. As in the authors' code, the map is truncated to uint8; a pixel counts above
+int(tau * max); a box is one pixel too long to the right and down (not at the border), while overlaps count both ends; a
+constant map has the box of pixel 0, 0; V2 also tries the contours of holes; and the largest contour is the polygon with
+the largest area. Contours come from scipy's components, not from OpenCV: see `_boxes`.
 Good to know: a Gaussian in the middle has a MaxBoxAccV2 of 52.5 on ImageNet, CAM of a ResNet-50 63.7: show both.
 """
 
@@ -62,11 +62,11 @@ def wsol(
     """Hits at one threshold, with the curves of MaxBoxAcc, MaxBoxAccV2 and PxAP; NaN without an object.
 
     Args:
-        maps: what is judged.
+        maps: the maps to evaluate.
         mask: where the object is.
         threshold: tau of `values`.
-        interval: between the thresholds of the curves.
-        size: side to which maps and masks are resized.
+        interval: step between the thresholds of the curves.
+        size: side in pixels to which maps and masks are resized.
         boxes: true boxes of each image, m 4, as x0 y0 x1 y1 in pixels of the mask; None: one around the mask.
 
     Raises:

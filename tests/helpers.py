@@ -6,6 +6,8 @@ import inspect
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from methods._layers import default_layer
 
@@ -37,6 +39,26 @@ def bound(m, model, **fill):
 
 def hooks(model):
     return sum(len(k._forward_hooks) + len(k._forward_pre_hooks) + len(k._backward_hooks) for k in model.modules())
+
+
+class FirstConvolution(TorchFunctionMode):
+    """Images through the first convolution, and images whose gradient arrives there; a hook would change the passes."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.weight = next(p for p in model.parameters() if p.ndim == 4)
+        self.forward = self.backward = 0
+
+    def note(self, g):
+        self.backward += len(g)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func is F.conv2d and args[1] is self.weight:
+            self.forward += len(out)
+            if out.requires_grad:
+                out.register_hook(self.note)
+        return out
 
 
 def not_in_place(model):

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import methods
-from helpers import CLASSES, hooks, images, references
-from methods import _layers
+from helpers import CLASSES, FirstConvolution, bound, hooks, images, references
+from methods import METHODS, _layers
 from methods._edits import edited_scores
 from methods._rescale import rescale
 from methods._torch import activation
@@ -144,18 +144,18 @@ def computed(model, x, layer, chunk):
 
 def test_the_network_before_the_layer_is_computed_once():
     model, x = net("relu"), images()
-    stem, tail = 1 + 2 + 3 + 2, 3  # convolutions up to layer3, and behind it
+    stem, tail = 1 + 2 + 3 + 2, 3  # convolutions up to layer3, and after it
     assert computed(model, x, "layer3", 6) == [3] * stem + [6] * tail * 3 + [3] * tail
     assert computed(model, x, "layer3", 100) == [3] * stem + [21] * tail
 
 
 def test_inside_a_block_only_the_block_is_repeated():
-    """layer3.bn2 lies beside a shortcut: 3 images meet 6 copies, so the copies begin at the input of layer3."""
+    """A shortcut passes layer3.bn2: 3 images meet 6 copies, so the copies begin at the input of layer3."""
     model, x = net("relu"), images()
-    once, block, tail = [3] * 6, [6] * 2, [6] * 3
-    failed = [3] * 8  # the attempt with 3 images in the shortcut
+    block, tail = [6] * 2, [6] * 3
+    failed = [3] * 8  # the attempt with 3 images in the shortcut; what comes before layer3 is recorded there
     got = computed(model, x, "layer3.bn2", 6)
-    assert got == failed + once + (block + tail) * 3 + [3] * 5
+    assert got == failed + (block + tail) * 3 + [3] * 5
     x = x[:1]
     assert computed(model, x, "layer3.bn2", 7) == [1] * 8 + [7] * 3  # one image broadcasts
 
@@ -655,7 +655,7 @@ def test_relevance_cam_names_what_it_has_no_rule_for(make, layer, names):
 def test_relevance_of_a_sum_with_a_number_is_refused():
     model = net("relu")
     model.layer4.gate = Plus()
-    with pytest.raises(ValueError, match="model: adds something else than two activations of one shape"):
+    with pytest.raises(ValueError, match="model: adds something other than two activations of one shape"):
         relevance_cam(model, images(), CLASSES, layer="layer3")
 
 
@@ -753,3 +753,18 @@ def test_relevance_cam_in_a_graph():
 def test_the_front_door_takes_them():
     for name in ("recipro_cam", "fd_cam", "lift_cam", "relevance_cam"):
         assert methods.attribute(name, net("relu"), images()).shape == (3, 1, 32, 32)
+
+
+@pytest.mark.parametrize("method", ["ablation_cam", "recipro_cam", "dix"])
+@pytest.mark.parametrize(
+    ("name", "layer"), [("relu", "layer4"), ("relu", "layer4.bn2"), ("vit", "blocks.2.norm1"), ("vit", "blocks.1.attn")]
+)
+def test_the_network_before_a_layer_runs_once_also_with_a_branch_around_it(method, name, layer):
+    """The copies are made at the block around the layer then, and its input is still on the tape."""
+    m, model, x = METHODS[method], net(name), images()
+    f = bound(m, model, layer=layer, chunk=6)  # two versions of three images: many passes
+    f(model, x, CLASSES)  # probes
+    with FirstConvolution(model) as first:
+        a = f(model, x, CLASSES)
+    assert first.forward == 3 * m.cost(**f.keywords | {"K": 0, "h": 0, "w": 0}).forward.before
+    torch.testing.assert_close(a, bound(m, model, layer=layer, chunk=3)(model, x, CLASSES))

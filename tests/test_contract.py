@@ -5,11 +5,10 @@ from collections import Counter
 
 import pytest
 import torch
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.overrides import _get_current_function_mode_stack
 
 import methods
-from helpers import CLASSES, SEGMENTS, bound, hooks, images
+from helpers import CLASSES, SEGMENTS, FirstConvolution, bound, hooks, images
 from methods import METHODS
 from methods._layers import finer_layers
 from methods._torch import activation
@@ -150,26 +149,6 @@ def test_signed_as_declared():
                 f = bound(m, model)
                 lowest = min(lowest, *(f(model, x, t).min().item() for t in (CLASSES, lambda y: -y.amax(dim=1))))
         assert (lowest < 0) == m.signed, m.name
-
-
-class FirstConvolution(TorchFunctionMode):
-    """Images through the first convolution, and images whose gradient arrives there; a hook would change the passes."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.weight = next(p for p in model.parameters() if p.ndim == 4)
-        self.forward = self.backward = 0
-
-    def note(self, g):
-        self.backward += len(g)
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if func is F.conv2d and args[1] is self.weight:
-            self.forward += len(out)
-            if out.requires_grad:
-                out.register_hook(self.note)
-        return out
 
 
 def counted(m, name, **fill):

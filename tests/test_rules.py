@@ -132,7 +132,7 @@ def test_in_place_relu_of_a_part():
 def test_activations_that_the_rule_leaves_alone_are_warned_about():
     model = net("relu")
     model.layer2.act1 = torch.nn.SiLU()
-    with pytest.warns(UserWarning, match="model: besides ReLU it has silu, which this method's rule leaves"):
+    with pytest.warns(UserWarning, match="model: also has silu, which this method's ReLU rule does not change"):
         guided_backprop(model, images(), CLASSES)
 
 
