@@ -23,7 +23,7 @@ from methods.smooth_grad import smooth_grad
 from nets import net
 from sanity_checks import _ground_truth, _nets
 from sanity_checks._controls import CONTROLS, matched, white_noise
-from sanity_checks._randomize import INITS, alive, randomized, stages
+from sanity_checks._randomize import INITS, alive, lost_stages, randomizations, randomized, stages, whole
 from sanity_checks._rows import resolve
 from sanity_checks._small import accuracy, digits, idx, small_cnn, train
 from sanity_checks._statistics import interval, paired, retained, verdict
@@ -183,6 +183,21 @@ def test_stages_are_blocks_in_execution_order_and_hold_every_parameter(name, cou
     assert [s.name for s in found[-3:]] == last
     if name.startswith("vit"):
         assert {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= set(found[0].parameters)
+
+
+def test_randomizations_are_every_step_with_each_seed():
+    model, x = small_cnn(digits(), 0).eval(), digits().x_test[:1]
+    L = stages(model, x)
+    steps = list(lost_stages("top-down", len(L), 2))
+    found = list(randomizations(model, L, steps, init="normal_matched", seeds=(3, 4)))
+    assert [(seed, lost) for seed, lost, _ in found] == [(seed, lost) for seed in (3, 4) for lost in steps]
+    for seed, lost, f in found:
+        expected = randomized(model, [n for k in lost for n in L[k].parameters], init="normal_matched", seed=seed)
+        assert all(torch.equal(a, b) for a, b in zip(f.parameters(), expected.parameters(), strict=True))
+    ((_, _, every),) = randomizations(model, [whole(model)], seeds=(3,))
+    ((_, lost, same),) = randomizations(model, L, seeds=(3,))
+    assert lost == frozenset(range(len(L)))
+    assert all(torch.equal(a, b) for a, b in zip(every.parameters(), same.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("init", INITS)

@@ -56,6 +56,26 @@ def test_imports_go_downward_from_reproduce_to_sanity_checks_to_methods():
             assert not imported(path) & {*scripts, "reproduce", "tests"}, path
 
 
+def found_first(path, scripts):
+    """Which of these a script imports first, itself or through its harness: _run, methods, sanity_checks."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = node.names[0].name if isinstance(node, ast.Import) else node.module
+            name = module.partition(".")[0]
+            if name in ("_run", "methods", "sanity_checks"):
+                return name
+            if name in scripts and (found := found_first(scripts[name], scripts)):
+                return found
+    return None
+
+
+def test_every_script_finds_the_repository_before_it_imports_from_it():
+    """Without an installation `_run` has to come first: it puts the repository on the path."""
+    scripts = {p.stem: p for p in (ROOT / "reproduce").glob("*.py")}
+    for name in {name for name in scripts if not name.startswith("_")} - {"readme_table"}:  # that one does so itself
+        assert found_first(scripts[name], scripts) == "_run", name
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_method_file_says_what_a_reader_needs(path):
     doc = path.read_text().split('"""')[1]
