@@ -7,7 +7,7 @@ import torch
 from torch.overrides import _get_current_function_mode_stack
 
 import methods
-from helpers import CLASSES, SEGMENTS, bound, hooks, images
+from helpers import CLASSES, SEGMENTS, bound, hooks, images, last_layer
 from methods import METHODS
 from methods._layers import stages
 from methods._torch import activation
@@ -160,8 +160,10 @@ def counted(m, name, **fill):
     f(model, x, CLASSES)
     sizes = {"B": 3, "C": 3, "H": 32, "W": 32}
     if "layer" in m.params:
-        at = [*stages(net(name), f.keywords["layer"], (3, 32, 32)), f.keywords["layer"]]
-        found = [activation(net(name), x, layer)[1].shape[1:] for layer in at]
+        plain = net(name)
+        last_layer(plain)
+        at = [*stages(plain, f.keywords["layer"], (3, 32, 32)), f.keywords["layer"]]
+        found = [activation(plain, x, layer)[1].shape[1:] for layer in at]
         sizes |= dict(zip("Khw", found[-1], strict=True)) | {"depth": len(at), "channels": sum(K for K, _, _ in found)}
     return (seen[0] / 3, seen[1] / 3), m.cost(**sizes | f.keywords)
 
