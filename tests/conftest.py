@@ -12,6 +12,14 @@ RATIOS: dict[str, float] = {}
 
 
 @pytest.fixture
+def as_a_process():
+    """For programs that are called here instead of started: what this file sets is off, as in a process of its own."""
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(True)
+
+
+@pytest.fixture
 def record_ratio():
     """Keeps a cost in forward passes for the summary below."""
 
