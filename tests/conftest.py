@@ -1,5 +1,8 @@
+import os
 import sys
 from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: threads make its many small systems thirty times slower
 
 import pytest
 import torch
