@@ -8,13 +8,14 @@ from typing import Any
 
 import _run  # puts the repository on the path
 from methods import METHODS, _display
+from methods._cost import Number
 from methods._registry import Method
 
 ALSO = ("fuse",)  # of another family: it puts class activation maps of several layers together
-GROUPS: dict[str, Callable[[str, str], bool]] = {  # title: of the declared passes (forward, backward); the first fits
-    "One pass forward, none backward": lambda forward, backward: (forward, backward) == ("1", "0"),
-    "One pass forward, one backward": lambda forward, backward: (forward, backward) == ("1", "1"),
-    "More passes forward, none backward": lambda forward, backward: backward == "0",
+GROUPS: dict[str, Callable[[Number, Number], bool]] = {  # title: of the declared passes; the first that fits
+    "One pass forward, none backward": lambda forward, backward: (forward, backward) == (1, 0),
+    "One pass forward, one backward": lambda forward, backward: (forward, backward) == (1, 1),
+    "More passes forward, none backward": lambda forward, backward: backward == 0,
     "More passes forward and backward": lambda forward, backward: True,
 }
 WIDEST = 9  # maps on a line
@@ -71,14 +72,14 @@ def groups(*, quick: bool = False) -> dict[str, list[Method]]:
     found: dict[str, list[Method]] = {title: [] for title in GROUPS}
     for m in METHODS.values():
         if (m.family == "cam" or m.name in ALSO) and not (quick and passes(m) > QUICK_PASSES):
-            found[next(title for title, fits in GROUPS.items() if fits(*m.passes))].append(m)
+            found[next(title for title, fits in GROUPS.items() if fits(m.forward.total, m.backward.total))].append(m)
     return {title: members for title, members in found.items() if members}
 
 
 def passes(m: Method) -> int:
     """Forward and backward, with the keywords of a quick run."""
     fewer = {k: v for k, v in _run.QUICK.items() if k in m.params}
-    return sum(m.cost(**SIZES, **fewer | FEWER.get(m.name, {})))
+    return sum(m.cost(**SIZES, **fewer | FEWER.get(m.name, {})).total)
 
 
 def lines(members: Sequence[Method]) -> Iterator[Sequence[Method]]:

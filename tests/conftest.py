@@ -1,5 +1,8 @@
+import os
 import sys
 from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: threads make its many small systems thirty times slower
 
 import pytest
 import torch
@@ -9,6 +12,14 @@ torch.use_deterministic_algorithms(True)
 torch.set_num_threads(1)  # tiny networks: threads cost more than they bring
 
 RATIOS: dict[str, float] = {}
+
+
+@pytest.fixture
+def as_a_process():
+    """For programs that are called here instead of started: what this file sets is off, as in a process of its own."""
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(True)
 
 
 @pytest.fixture

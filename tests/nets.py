@@ -131,6 +131,7 @@ def net(name, seed=0, dtype=torch.float64):
             nn.init.normal_(m.bias, 0, 0.2)
         elif isinstance(m, nn.Linear) and KIND.get(name):  # timm starts with 0.02: too flat to see anything
             nn.init.normal_(m.weight, 0, m.in_features**-0.5)
+    model.made_as = name
     return model.to(dtype).eval()
 
 
