@@ -109,13 +109,13 @@ def _from_file(path: Path) -> Any:
     if spec is None or spec.loader is None:
         raise ValueError(f"METHOD: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # for its own imports
+    before, sys.path = sys.path, [str(path.parent.resolve()), *sys.path]  # for its own imports
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"METHOD: {path} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.pop(0)
+        sys.path = before
     return module
 
 
