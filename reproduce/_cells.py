@@ -106,7 +106,7 @@ class Rates:
         self.known: dict[tuple[Price, tuple[str, ...]], float] = {}
 
     def expect(self, call: Call) -> float:
-        """Seconds that the promised passes of a call take: what the method computes besides is not in it."""
+        """Seconds that the promised passes of a call take: other work of the method is not in it."""
         passes, prices = call.passes(len(self.x)), {}
         for price in needed(passes, len(self.x)):
             layers = call.tail if price.tail else ()

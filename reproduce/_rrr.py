@@ -20,7 +20,7 @@ from methods._torch import Attribution, upsample
 from sanity_checks._small import digits
 from sanity_checks._statistics import of_images
 
-WEIGHT = 10.0  # lambda, of all methods alike
+WEIGHT = 10.0  # lambda, the same for all methods
 FEW = {"samples": 4, "steps": 4}  # in training
 MORE = {"samples": 10, "steps": 10}  # in a map that is looked at
 SIDE, DIGIT, SWATCH = 24, 16, 4  # pixels; the swatch is one patch of the ViT

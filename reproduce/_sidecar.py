@@ -92,7 +92,7 @@ def note(run: Run, name: str, params: Mapping[str, Any]) -> None:
 def save(run: Run, figure: Figure | Sequence[Figure] | None, caption: str, *, markdown: str = "") -> Path:
     """Write <out>/<name>.png (.md for a table) and .json, all or none; print where, how large and how long.
 
-    The PNG has the same bytes for the same run. The JSON says what made it and holds the numbers behind the picture.
+    The PNG has the same bytes for the same run. The JSON says what made it and holds the numbers in the picture.
 
     Args:
         run: what was started.

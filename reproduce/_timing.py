@@ -19,7 +19,7 @@ from methods._cost import Cost
 from methods._torch import Attribution
 
 MANY, MOST = 10, 1.1  # overhead is judged above so many passes
-WHY = {  # what a method does besides its passes, where that shows
+WHY = {  # what a method does in addition to its passes, where that shows
     "ablation_cam": "it sets a channel to 0 in each copy of the activations",
     "blur_ig": "it blurs the image twice a step",
     "cameras": "it resizes activations and gradients to the image",

@@ -1,4 +1,4 @@
-"""Our maps beside every independent implementation: the largest difference, and the rank correlation of the pixels.
+"""Our maps compared with every independent implementation: the largest difference, and the rank correlation of pixels.
 
     python reproduce/table_peers.py
 

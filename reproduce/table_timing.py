@@ -1,4 +1,4 @@
-"""What every method costs: seconds, memory, and model passes counted beside those promised; other libraries beside it.
+"""What every method costs: seconds, memory, and model passes, counted and promised; other libraries in the same run.
 
     python reproduce/table_timing.py                    # figures/timing_cpu.md, .json, .png
     python reproduce/table_timing.py --device cuda      # figures/timing_<name of the GPU>.*
@@ -10,7 +10,7 @@ are timed in torch alone, between the calls of the method, in its batches. F is 
 
     overhead  =  seconds / (passes before the layer * a whole pass  +  the others * a pass of the tail)
 
-The reader should see: every method runs the passes that it promises, and what it computes besides takes little where
+The reader should see: every method runs the passes that it promises, and its other work takes little where
 the passes are more than ten (overhead at most 1.1, or the remark says what takes the rest).
 
 The form is that of the times in saliency cards (Boggust et al., FAccT 2023, arXiv:2206.02958, figure 3d), with counts

@@ -355,7 +355,7 @@ NETS: dict[str, Net] = {
     "decoy_clean": _decoy("random", 15),
     "digits_true": _digit("true labels", 15, 0),
     "digits_again": _digit("true labels, another seed", 15, 1),
-    "digits_permuted": _digit("permuted labels, learnt by heart", 200, 0, permute=True),
+    "digits_permuted": _digit("permuted labels, memorised", 200, 0, permute=True),
 }
 
 
