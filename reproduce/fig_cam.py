@@ -18,21 +18,13 @@ GROUPS: dict[str, Callable[[Number, Number], bool]] = {  # title: of the declare
     "More passes forward, none backward": lambda forward, backward: backward == 0,
     "More passes forward and backward": lambda forward, backward: True,
 }
-WIDEST = 9  # maps on a line
+WIDEST = 8  # maps on a line
 FEWER: dict[str, dict[str, Any]] = {  # of a thousand passes each
     "ss_cam": {"samples": 1},
     "is_cam": {"steps": 2},
     "poly_cam": {"variant": "+"},
 }
-SIZES = {
-    "H": 224,
-    "W": 224,
-    "K": 1000,
-    "h": 7,
-    "w": 7,
-    "depth": 5,
-    "channels": 1000,
-}  # of a usual CNN
+SIZES = {"H": 224, "W": 224, "K": 1000, "h": 7, "w": 7, "depth": 5, "channels": 1000}  # of a usual CNN
 QUICK_PASSES = 500  # under --quick nothing that takes more
 
 
@@ -83,9 +75,8 @@ def passes(m: Method) -> int:
 
 
 def lines(members: Sequence[Method]) -> Iterator[Sequence[Method]]:
-    """The members in lines of nearly the same length, WIDEST at most."""
-    n = -(-len(members) // -(-len(members) // WIDEST))
-    return (members[k : k + n] for k in range(0, len(members), n))
+    """The members in lines of WIDEST."""
+    return (members[k : k + WIDEST] for k in range(0, len(members), WIDEST))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 
 import fig_cam as figure
 from methods import METHODS
+from methods._cost import Passes
 
 CAMS = [name for name, m in METHODS.items() if m.family == "cam"]
 
@@ -42,7 +43,7 @@ def test_lines_hold_all_members_and_are_not_too_wide(n):
 def test_a_method_that_is_added_to_the_registry_is_drawn(monkeypatch, tmp_path):
     new = replace(METHODS["layer_cam"], name="new_cam", title="New-CAM")
     monkeypatch.setitem(METHODS, "new_cam", new)
-    monkeypatch.setitem(METHODS, "slow_cam", replace(new, name="slow_cam", passes=("1 + K", "0")))
+    monkeypatch.setitem(METHODS, "slow_cam", replace(new, name="slow_cam", forward=Passes("K"), backward=Passes(0)))
     asked, drawn = [], []
     monkeypatch.setattr(figure._run, "explain", lambda run, loaded, name, rows, **_: asked.append(name) or [None])
     monkeypatch.setattr(figure._run, "save", lambda *_: None)
