@@ -216,7 +216,7 @@ def wrapped(figure: Figure, text: str, width: float) -> str:
 
     def wide(line: str) -> bool:
         probe.set_text(line)
-        return probe.get_window_extent(renderer).width / figure.dpi > width
+        return bool(probe.get_window_extent(renderer).width / figure.dpi > width)
 
     done = []
     for paragraph in text.split("\n"):

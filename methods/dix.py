@@ -27,7 +27,7 @@ Good to know: H need not sum to a difference of scores: the ReLU is inside, and 
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from methods._registry import method
 from methods._torch import Target, at_least_float32, chunks
 from methods.integrated_gradients import quadrature
 
+Origin = Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "B K h w"]]  # A -> r
 PASSES = Formula(
     "steps, fused 1 + layers · (steps + 1)",
     lambda s: 1 + (s.steps + 1) * len(s.fuse_as_released) if s.fuse_as_released else s.steps,
@@ -71,57 +72,44 @@ def dix(
     chunk: int = 32,
 ) -> Float[Tensor, "B 1 h w"]:
     """Evidence for the target at each position of `layer`, averaged while its features grow from their minimum."""
-    n, points, along = steps, quadrature(rule, steps), partial(_along, model, x, target, chunk=chunk)
-    if not fuse_as_released:
-        H = along(layer, points, starting_point(reference), lambda g, v, r: (g * v).relu())  # B K h w
-        return H.sum(dim=1, keepdim=True)  # B 1 h w
+    n = steps
 
-    def lowest(A: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
-        return A.amin(dim=1, keepdim=True).expand_as(A)
+    def along(layer: str, points: Any, origin: Origin, f: Callable[..., Tensor]) -> Float[Tensor, "B K h w"]:
+        """The sum of f(g, v, r), g = ds/dv, over `points`: positions and weights."""
+        a, w = (torch.tensor(p, device=x.device, dtype=at_least_float32(x).dtype) for p in points)  # n, n
+        total, before = torch.zeros(()), replay_before(model, layer)
+        for part in chunks(len(a), chunk, len(x)):
+
+            def way(A: Float[Tensor, "B K h w"], a: Tensor = a[part]) -> Float[Tensor, "k B K h w"]:
+                r = origin(A)  # B K h w
+                return r + a[:, None, None, None, None] * (A - r)  # k B K h w   v(a)
+
+            edits = [(layer, way, len(a[part]))]
+            A, V, ds_dV = edited_gradients(model, x, target, edits, before)  # B K h w, k B K h w, k B K h w
+            total = total + torch.tensordot(w[part], f(ds_dV, V, origin(A)), dims=1)  # B K h w
+        return total
+
+    if not fuse_as_released:
+        H = along(layer, quadrature(rule, n), starting_point(reference), lambda g, v, r: (g * v).relu())  # B K h w
+        return H.sum(dim=1, keepdim=True)  # B 1 h w
 
     def earlier(g: Tensor, v: Tensor, r: Tensor) -> Float[Tensor, "k B K h w"]:
         length = (v - r).flatten(2).norm(dim=2)[..., None, None, None]  # k B 1 1 1   of all K h w
         return (g * v.relu() * length / n).relu()
 
     H1 = along(layer, ([1.0], [n + 1.0]), starting_point("activation"), lambda g, v, r: g.relu() * v.relu())  # B K h w
-    ends = np.linspace(0, 1, n + 1), np.ones(n + 1)
-    return released_fusion([H1, *(along(name, ends, lowest, earlier) for name in fuse_as_released)])  # B 1 h w
+    ends, lowest = (np.linspace(0, 1, n + 1), np.ones(n + 1)), starting_point("channels")
+    return released_fusion([H1, *(along(name, ends, lowest, earlier) for name in fuse_as_released)])  # B 1 28 28
 
 
-def _along(
-    model: nn.Module,
-    x: Float[Tensor, "B C H W"],
-    target: Target,
-    layer: str,
-    points: tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray],
-    origin: Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "B K h w"]],
-    integrand: Callable[[Tensor, Tensor, Tensor], Float[Tensor, "k B K h w"]],
-    chunk: int,
-) -> Float[Tensor, "B K h w"]:
-    """The weighted sum of the integrand of g = ds/dv, v and r over `points`: positions and weights."""
-    a, w = (torch.tensor(p, device=x.device, dtype=at_least_float32(x).dtype) for p in points)  # n, n
-    total, before = torch.zeros(()), replay_before(model, layer)
-    for part in chunks(len(a), chunk, len(x)):
-
-        def way(A: Float[Tensor, "B K h w"], a: Tensor = a[part]) -> Float[Tensor, "k B K h w"]:
-            r = origin(A)  # B K h w
-            return r + a[:, None, None, None, None] * (A - r)  # k B K h w   v(a)
-
-        A, V, ds_dV = edited_gradients(
-            model, x, target, [(layer, way, len(a[part]))], before
-        )  # B K h w, k B K h w twice
-        total = total + torch.tensordot(w[part], integrand(ds_dV, V, origin(A)), dims=1)  # B K h w
-    return total
-
-
-def starting_point(reference: str) -> Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "B K h w"]]:
+def starting_point(reference: str) -> Origin:
     """A -> r: the features that stand for nothing; "activation" is that of the released code, see the top of dix.py.
 
     Raises:
         ValueError: no such reference.
     """
-    if reference == "minimum":
-        return lambda A: A.amin(dim=(2, 3), keepdim=True).expand_as(A)
+    if reference in ("minimum", "channels"):  # of each channel; at each position (dix.py, released)
+        return lambda A: A.amin(dim=(2, 3) if reference == "minimum" else 1, keepdim=True).expand_as(A)
     if reference not in ("zero", "activation"):
         raise ValueError(f"reference: must be 'minimum', 'zero' or 'activation', got {reference!r}")
     return torch.zeros_like if reference == "zero" else lambda A: A
