@@ -1,3 +1,4 @@
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -15,8 +16,13 @@ RATIOS: dict[str, float] = {}
 
 
 @pytest.fixture
-def as_a_process():
-    """For programs that are called here instead of started: what this file sets is off, as in a process of its own."""
+def as_a_process(monkeypatch):
+    """For programs that are called here instead of started: what this file sets is off, as in a process of its own.
+
+    And the file of a function is its own, not that of the tests' run-time shape checks around it.
+    """
+    find = inspect.getsourcefile
+    monkeypatch.setattr(inspect, "getsourcefile", lambda f: find(inspect.unwrap(f)))
     torch.use_deterministic_algorithms(False)
     yield
     torch.use_deterministic_algorithms(True)

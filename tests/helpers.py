@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 from pathlib import Path
 
+import pytest
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -35,6 +36,36 @@ def last_layer(model):
     if name:
         PROBES[name] = _layers._PROBES[model]
     return layer
+
+
+def in_turn(cases, ids, by):
+    """The cases of a product of methods with networks, layers, chunks ..., for parametrize; most marked `exhaustive`.
+
+    One rule for all such products. Cases that are equal in `by` are one subject: the n-th subject keeps its n-th case,
+    counted round. Then every other value of a case that has not been met keeps the first case that has it. So the
+    default run has each method and each network, and each layer and each chunk, at least once; pytest -m exhaustive
+    has all that is left.
+
+    Args:
+        cases: tuples of arguments.
+        ids: as for parametrize.
+        by: what a case is about, as a function of its arguments: the method, or the method and the kind of network.
+    """
+
+    def values(case):
+        return {(axis, getattr(v, "name", v)) for axis, v in enumerate(case)}
+
+    subjects = {}
+    for i, case in enumerate(cases):
+        subjects.setdefault(by(*case), []).append(i)
+    kept = {of_one[n % len(of_one)] for n, of_one in enumerate(subjects.values())}
+    met = set().union(*(values(cases[i]) for i in kept))
+    for i, case in enumerate(cases):
+        if not values(case) <= met:
+            kept.add(i)
+            met |= values(case)
+    marks = [() if i in kept else pytest.mark.exhaustive for i in range(len(cases))]
+    return [pytest.param(*case, id=name, marks=m) for case, name, m in zip(cases, ids, marks, strict=True)]
 
 
 def bound(m, model, **fill):

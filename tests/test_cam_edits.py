@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import methods
-from helpers import CLASSES, FirstConvolution, bound, hooks, images, references
+from helpers import CLASSES, FirstConvolution, bound, hooks, images, in_turn, references
 from methods import METHODS, _layers
 from methods._edits import edited_scores
 from methods._rescale import rescale
@@ -119,17 +119,26 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3, 100])
-@pytest.mark.parametrize("B", [1, 3])
-@pytest.mark.parametrize(("make", "layer"), PLACES, ids=[f"{i}-{layer}" for i, (_, layer) in enumerate(PLACES)])
-def test_edited_copies_equal_one_run_each(make, layer, B, chunk):
+@functools.lru_cache(maxsize=1)
+def expected(i, B):
+    """(model, its state, what one run each gives) at a place: the same for every chunk."""
+    make, layer = PLACES[i]
+    model = make()
+    return model, copy.deepcopy(model.state_dict()), one_run_each(model, images(B), CLASSES[:B], layer)
+
+
+PRODUCT = [(i, B, chunk) for i in range(len(PLACES)) for B in (1, 3) for chunk in (None, 1, 3, 100)]
+TURNS = in_turn(PRODUCT, [f"{i}-{PLACES[i][1]}-{B}-{chunk}" for i, B, chunk in PRODUCT], by=lambda i, B, chunk: (i, B))
+
+
+@pytest.mark.parametrize(("i", "B", "chunk"), TURNS)
+def test_edited_copies_equal_one_run_each(i, B, chunk):
     """In residual branches too, where a shortcut holds B images and the branch n B: with B = 1 it broadcasts."""
-    model, x, target = make(), images(B), CLASSES[:B]
-    before = copy.deepcopy(model.state_dict())
+    layer, x, target = PLACES[i][1], images(B), CLASSES[:B]
+    model, before, want = expected(i, B)
     edit = scaled if chunk else lambda A: scaled(A, slice(None))
     with torch.no_grad():
         got = edited_scores(model, x, target, layer, edit, len(FACTORS), chunk)
-    want = one_run_each(model, x, target, layer)
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
     assert (got[0] - got[3]).abs().min() > 1e-9  # the edits reach the score
     assert hooks(model) == 0

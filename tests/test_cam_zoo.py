@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from helpers import CLASSES, bound, images
+from helpers import CLASSES, bound, images, in_turn
 from methods import METHODS, attribute
 from methods._layers import default_layer, finer_layers
 from nets import net
@@ -45,8 +45,11 @@ def model_of(name):
     return timm.create_model(name, num_classes=10, **ZOO[name]).eval()
 
 
-@pytest.mark.parametrize("method", CAMS)
-@pytest.mark.parametrize("name", ZOO)
+EACH = [(name, method) for name in ZOO for method in CAMS]
+TURNS = in_turn(EACH, ["-".join(case) for case in EACH], by=lambda name, method: method)
+
+
+@pytest.mark.parametrize(("name", "method"), TURNS)
 def test_runs_or_says_why_not(name, method):
     m, model, x = METHODS[method], model_of(name), images(2, h=64, w=64, dtype=torch.float32)
     keywords = {k: v for k, v in ({"samples": 2, "steps": 2, "chunk": 64, "stride": 32}).items() if k in m.params}
@@ -64,8 +67,12 @@ def test_runs_or_says_why_not(name, method):
 ONE_PASS = [n for n in CAMS if METHODS[n].forward.total == METHODS[n].backward.total == 1 and METHODS[n].differentiable]
 
 
-@pytest.mark.parametrize("name", ["elu", "silu_se"])
-@pytest.mark.parametrize("method", [m for m in ONE_PASS if not METHODS[m].needs])
+PAIRS = [(method, name) for method in ONE_PASS if not METHODS[method].needs for name in ("elu", "silu_se")]
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), in_turn(PAIRS, ["-".join(pair) for pair in PAIRS], by=lambda method, name: method)
+)
 def test_second_derivatives_of_a_map(method, name):
     """A Hessian of the map times a vector, against central differences of its gradient."""
     model, x = net(name), images()

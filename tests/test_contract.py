@@ -8,7 +8,7 @@ import torch
 from torch.overrides import _get_current_function_mode_stack
 
 import methods
-from helpers import CLASSES, SEGMENTS, FirstConvolution, bound, hooks, images, last_layer
+from helpers import CLASSES, SEGMENTS, FirstConvolution, bound, hooks, images, in_turn, last_layer
 from methods import METHODS
 from methods._layers import finer_layers
 from methods._torch import activation
@@ -43,7 +43,18 @@ def probability(logits):
 every = pytest.mark.parametrize("m", METHODS.values(), ids=METHODS.keys())
 PAIRS = [(m, name) for m in METHODS.values() for name in MAKE]
 meant = [(m, name) for m, name in PAIRS if applies(m, name)]
-on_each_net = pytest.mark.parametrize(("m", "name"), meant, ids=[f"{m.name}-{name}" for m, name in meant])
+turns = in_turn(meant, [f"{m.name}-{name}" for m, name in meant], by=lambda m, name: (m.name, name in KIND))
+on_each_net = pytest.mark.parametrize(("m", "name"), turns)
+
+
+USUAL = {}  # (method, network): its map of the images and classes, once for all tests that compare with it
+
+
+def usual(m, name):
+    if (m.name, name) not in USUAL:
+        model = net(name)
+        USUAL[m.name, name] = bound(m, model)(model, images(), CLASSES)
+    return USUAL[m.name, name]
 
 
 @on_each_net
@@ -65,6 +76,7 @@ def test_shape_dtype_and_model_left_as_it_was(m, name):
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
     assert torch.equal(x, x0)
     assert not x.requires_grad
+    USUAL[m.name, name] = a
 
 
 refused = [(m, name) for m, name in PAIRS if not applies(m, name)]
@@ -102,8 +114,7 @@ def test_cleans_up_after_an_error(m, where):
 @on_each_net
 def test_neighbours_in_the_batch_do_not_matter(m, name):
     model, x = net(name), images()
-    f = bound(m, model)
-    together = f(model, x, CLASSES)
+    f, together = bound(m, model), usual(m, name)
     for i in range(len(x)):
         torch.testing.assert_close(
             together[i : i + 1], f(model, x[i : i + 1], CLASSES[i : i + 1]), rtol=1e-6, atol=1e-9
@@ -137,18 +148,29 @@ def test_works_under_no_grad_inference_mode_and_frozen_weights(m):
         torch.testing.assert_close(a, methods.attribute(m.name, model, x.clone(), CLASSES, resize=False, **keywords))
 
 
-@every
-def test_signed_as_declared(m):
-    """A method declared signed is negative somewhere on some net; one that is not, nowhere."""
-    lowest = 0.0
-    for name in MAKE:
-        if applies(m, name) and not lowest < 0:
-            model, x = net(name), images()[:, :1].expand(-1, 3, -1, -1)  # grey for a colour-blind net: XRAI takes
-            first = next(p for p in model.parameters() if p.ndim == 4)  # the maximum over channels
-            first.data = first.data.mean(dim=1, keepdim=True).repeat(1, 3, 1, 1)
-            f = bound(m, model)
-            lowest = min(lowest, *(f(model, x, t).min().item() for t in (CLASSES, lambda y: -y.amax(dim=1))))
-    assert (lowest < 0) == m.signed
+def lowest(m, name):
+    """Of the maps for the classes, and for what speaks against the highest logit."""
+    model, x = net(name), images()[:, :1].expand(-1, 3, -1, -1)  # grey for a colour-blind net: XRAI takes
+    first = next(p for p in model.parameters() if p.ndim == 4)  # the maximum over channels
+    first.data = first.data.mean(dim=1, keepdim=True).repeat(1, 3, 1, 1)
+    f = bound(m, model)
+    return min(f(model, x, t).min().item() for t in (CLASSES, lambda y: -y.amax(dim=1)))
+
+
+@pytest.mark.parametrize("m", [m for m in METHODS.values() if m.signed], ids=lambda m: m.name)
+def test_declared_signed_it_is_negative_somewhere_on_some_net(m):
+    assert any(lowest(m, name) < 0 for name in MAKE if applies(m, name))
+
+
+unsigned = [(m, name) for m, name in meant if not m.signed]
+
+
+@pytest.mark.parametrize(
+    ("m", "name"),
+    in_turn(unsigned, [f"{m.name}-{name}" for m, name in unsigned], by=lambda m, name: (m.name, name in KIND)),
+)
+def test_declared_unsigned_it_is_negative_nowhere(m, name):
+    assert lowest(m, name) >= 0
 
 
 def counted(m, name, **fill):
@@ -221,9 +243,8 @@ def test_differentiable_exactly_when_declared(m):
 def test_module_functional_and_in_place_relu_agree(m):
     if "cnn" not in m.architectures:
         pytest.skip("no ReLU in a transformer")
-    a = bound(m, net("relu"))(net("relu"), images(), CLASSES)
     for name in sorted(RELU - {"relu", "relu6"}):
-        torch.testing.assert_close(a, bound(m, net(name))(net(name), images(), CLASSES))
+        torch.testing.assert_close(usual(m, "relu"), bound(m, net(name))(net(name), images(), CLASSES))
 
 
 @every
@@ -263,7 +284,7 @@ def test_a_callable_target_and_a_class_tensor_agree(m):
     model, x = net(home(m)), images()
     f = bound(m, model)
     by_call = f(model, x, lambda logits: logits[torch.arange(len(logits)), CLASSES])
-    torch.testing.assert_close(f(model, x, CLASSES), by_call)
+    torch.testing.assert_close(usual(m, home(m)), by_call)
 
 
 @every

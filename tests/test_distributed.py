@@ -35,17 +35,21 @@ TABLE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Seven readable images in two folders, and one that is not."""
-    path = tmp_path_factory.mktemp("images")
+def photographs(path, *names):
+    """Readable images in two folders, and one that is not."""
     (path / "more").mkdir()
-    for i, name in enumerate(("chelsea", "coffee", "rocket", "astronaut", "brick", "grass", "coins")):
+    for i, name in enumerate(names):
         Image.fromarray(getattr(skimage.data, name)()).resize((200, 180)).save(
             path / ("more" if i % 2 else "") / f"{name}.png"
         )
     (path / "broken.png").write_text("no image")
     return path
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    names = ("chelsea", "coffee", "rocket", "astronaut", "brick", "grass", "coins")
+    return photographs(tmp_path_factory.mktemp("images"), *names)
 
 
 def start(*words):
@@ -115,8 +119,9 @@ def test_killed_twice_the_table_is_that_of_one_process(folder, tmp_path, monkeyp
 
 
 @pytest.mark.usefixtures("as_a_process")
-def test_the_report_of_two_processes_is_that_of_one(folder, tmp_path, capsys):
-    words = ["gradient", *MODEL, "--images", folder, "--checks", "sparseness,random_logit", "--shard", "3"]
+def test_the_report_of_two_processes_is_that_of_one(tmp_path, tmp_path_factory, capsys):
+    folder = photographs(tmp_path_factory.mktemp("images"), "chelsea", "coffee", "rocket")
+    words = ["gradient", *MODEL, "--images", folder, "--checks", "sparseness,random_logit", "--shard", "2"]
     two, one = (tmp_path / name / "report" for name in ("two", "one"))
     printed = finish(start(*TORCHRUN, "-m", "sanity_checks", *words, "--out", two))
     assert printed.count("left out: broken.png") == 1
