@@ -8,8 +8,8 @@ Hedstrom, Weber, Lapuschkin, Hohne. XAI in Action workshop, NeurIPS 2023. arXiv:
 e       attributions of all channels and positions, signed
 B       bins over each map's own range                   bins
 
-Differs from the paper: no. The column `clipped` is the same with each map clipped at its 0.5th and 99.5th percentiles,
-because one outlier leaves most bins empty. Weights are permuted (see model_randomization). q is 0 where xi(e) is 0.
+Differs from the paper: weights are permuted (see model_randomization). q is 0 where xi(e) is 0. The column `clipped` is
+the same with each map clipped at its 0.5th and 99.5th percentiles, because one outlier leaves most bins empty.
 Differs from other code: Quantus' rules for the number of bins use the number of axes instead of the number of
 attributions. With a given number of bins its entropy is the same as here.
 Good to know: a map with the highest possible complexity scores about 0, as noise does. A map that does not use the

@@ -10,9 +10,9 @@ N       noisy samples                                    samples
 sigma   standard deviation                               noise * (max - min) of the image
 l       layers, lowest first                             points along the bottom-up order
 
-Differs from the paper: no. As in the authors' code, the last sample has no noise, and |.| is taken after the averaging.
-Maps are not divided by their second moment first, because this does not change ranks. Weights are permuted (see
-model_randomization).
+Differs from the paper: weights are permuted (see model_randomization). Maps are not divided by their second moment
+first, because this does not change ranks. As in the authors' code, the last sample has no noise, and |.| is taken after
+the averaging.
 Differs from other code: Quantus 0.6 sets the seed again before each module (see model_randomization).
 Good to know: averaging removes the noise of a gradient map and keeps its stable part, so all scores rise.
 """
