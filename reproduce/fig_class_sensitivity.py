@@ -8,7 +8,7 @@ maps of Eigen-CAM, which takes no class. Maps of the gradient, Grad-CAM and HiRe
 Settings that differ from the paper: another network, seven photographs instead of 200, ten random classes for each
 photograph instead of one, and methods of this repository (the paper's are mostly variants of relevance propagation).
 The figure shows the paper's SSIM and also the rank correlation at the map's own resolution. Randomising the weights of
-the last layer alone makes every class a random one: the two tests must agree, and both are drawn.
+the last layer alone makes every class a random one: the two tests ask nearly the same, so both are drawn.
 SSIM of coarse maps is high whatever they show, as the smooth noise proves; rank correlation does not have this problem.
 """
 
