@@ -67,6 +67,18 @@ def mine(tmp_path):
     return file
 
 
+@pytest.fixture
+def coarse(monkeypatch):
+    """Pictures in few dots, for tests that do not look at them: drawing takes as long as what is drawn."""
+    write = __main__.write_png
+
+    def few_dots(figure, *arguments, **options):
+        figure.set_dpi(20)
+        write(figure, *arguments, **options)
+
+    monkeypatch.setattr(__main__, "write_png", few_dots)
+
+
 def run(*words, out):
     return __main__.main([*map(str, words), "--out", str(out)])
 
@@ -157,6 +169,7 @@ def test_killed_and_started_again_it_gives_the_same_report(tmp_path, mine):
     assert (again / "report.json").read_bytes() == (out / "report.json").read_bytes()
 
 
+@pytest.mark.usefixtures("coarse")
 def test_ctrl_c_leaves_a_valid_partial_report(tmp_path, mine, monkeypatch):
     out, compute, left = tmp_path / "report", _runner._compute, [5]
 
@@ -237,6 +250,7 @@ def test_a_model_without_weights_is_one_message(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.usefixtures("coarse")
 def test_unreadable_images_are_named_left_out_and_counted(tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()
@@ -252,12 +266,14 @@ def test_unreadable_images_are_named_left_out_and_counted(tmp_path, capsys):
     assert "1 image(s) could not be read and were left out: torn.png" in (tmp_path / "report/report.html").read_text()
 
 
+@pytest.mark.usefixtures("coarse")
 def test_require_is_for_a_papers_ci(tmp_path, mine):
     words = [f"{mine}:picture", *SMALL, "--checks", "model_randomization"]
     assert run(*words, "--require", "insensitive", out=tmp_path / "report") == 0
     assert run(*words, "--require", "responds", out=tmp_path / "report") == 1
 
 
+@pytest.mark.usefixtures("coarse")
 def test_what_does_not_apply_is_said_and_the_rest_runs(tmp_path):
     assert run("cam", *SMALL, "--checks", "label_randomization,complexity", out=tmp_path / "report") == 0
     report = json.loads((tmp_path / "report/report.json").read_text())
@@ -269,6 +285,7 @@ def test_what_does_not_apply_is_said_and_the_rest_runs(tmp_path):
     assert any(line.startswith("cam label_randomization: layer: ") for line in report["refusals"])
 
 
+@pytest.mark.usefixtures("coarse")
 def test_shards_do_not_change_the_numbers(tmp_path, mine):
     for shard in (2, 8):
         words = [
@@ -286,6 +303,7 @@ def test_shards_do_not_change_the_numbers(tmp_path, mine):
         assert np.allclose(a[name]["values"], b[name]["values"], atol=1e-4)
 
 
+@pytest.mark.usefixtures("coarse")
 def test_changed_inputs_are_computed_again(tmp_path):
     words = ["gradient", *SMALL, "--images", "chelsea,coffee", "--checks", "complexity"]
     assert run(*words, out=tmp_path / "report") == 0
