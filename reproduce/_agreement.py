@@ -95,8 +95,7 @@ def tests(module: str) -> Any:  # noqa: ANN401
 
 def small_cases() -> Iterator[Case]:
     """The cases of tests/test_reference.py."""
-    for case in tests("test_reference").cases():
-        m, name, layer, reference = case.values
+    for m, name, layer, reference in tests("test_reference").cases():
         yield m.name, reference, name, layer
 
 

@@ -160,7 +160,7 @@ def _caption(run: _run.Run, loaded: Loaded, n: int) -> str:
     v2 = {name: rows[name]["MaxBoxAccV2"]["mean"] for name in [*ORDER, *CONTROLS]}
     below = sum(v2[name] < v2["input_magnitude"] for name in ORDER)
     chosen = max(abs(v2[name] - rows[name]["threshold_of_other_half"]["mean"]) for name in ORDER)
-    surely = sum(found["low"] > 0 for found in run.numbers["over_the_centre"].values())
+    certain = sum(found["low"] > 0 for found in run.numbers["over_the_centre"].values())
     examples = f" ({', '.join(f'{title(a)} over {title(b)}' for a, b in turned[:3])})" if turned else ""
     return (
         f"{_nets.NETS['digit_cnn'].title}; {n} test images of 32 x 32 pixels with exact boxes, explained for "
@@ -171,7 +171,7 @@ def _caption(run: _run.Run, loaded: Loaded, n: int) -> str:
         f"reversed when each method has its own best τ{examples}. Bars: MaxBoxAccV2 with its 95 % bootstrap interval "
         "over images (τ is chosen again in each resample). Diamonds: noise with the power spectrum of the method's "
         f"maps. Grey bars: controls. With τ chosen on the other half of the images no method changes by more than "
-        f"{chosen:.3f}. {surely} of {len(ORDER)} methods are certainly better than the centred Gaussian "
+        f"{chosen:.3f}. {certain} of {len(ORDER)} methods are certainly better than the centred Gaussian "
         f"({v2['centred_gaussian']:.2f}), but {below} are below |x| ({v2['input_magnitude']:.2f}), because digits are "
         f"lighter than textures. White noise gets {v2['white_noise']:.2f}: many small regions give many boxes, and "
         "only the best box counts. A box is one pixel too large at the right and at the bottom, as in the authors' "

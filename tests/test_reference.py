@@ -34,7 +34,7 @@ def cases():
                         if ref == "authors":  # stored maps: test_golden.py
                             continue
                         if name not in getattr(function, "only", {name}):
-                            continue  # the other code cannot run on this net: the reason stands beside `@on`
+                            continue  # the other code cannot run on this net: the reason stands at `@on`
                         yield m, name, layer, ref
 
 
