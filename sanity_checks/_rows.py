@@ -69,7 +69,11 @@ def resolve(spec: str, quick: bool) -> Row:
         m = METHODS[spec]
         keywords = {k: v for k, v in (QUICK | COARSE).items() if k in m.params} if quick else {}
         return Row(
-            key=spec, label=m.title, fn=m.fn, keywords=keywords, source_sha256=_hash(inspect.getsourcefile(m.fn))
+            key=spec,
+            label=m.title,
+            fn=m.fn,
+            keywords=keywords,
+            source_sha256=_hash(inspect.getsourcefile(inspect.unwrap(m.fn))),
         )
     place, _, name = spec.rpartition(":")
     module = _from_file(Path(place).expanduser()) if place.endswith(".py") else _from_package(place)
