@@ -65,7 +65,7 @@ def start(
     Args:
         script: `__file__` of the script.
         doc: its docstring, the help text.
-        photos: `--images` when not given; None: the script has networks and images of its own (`ground_truth`), and
+        photos: `--images` when not given; None: the script has networks and images of its own (`_nets`), and
             says so where --model, --weights or --images is given.
         quick_photos: the same under `--quick`; None: as `photos`.
         weights: `--weights` when neither it nor `--model` is given.
@@ -201,7 +201,7 @@ def check(run: Run, name: str, *inputs: Any, **params: Any) -> Result:  # noqa: 
 
 
 def net(run: Run, name: str) -> nn.Module:
-    """A trained network of ground_truth on --device, noted for the sidecar."""
+    """A trained network of sanity_checks/_nets.py on --device, noted for the sidecar."""
     model = _nets.net(name)
     run.nets[name] = _models.state_sha256(model)
     return model.to(run.args.device)

@@ -50,7 +50,7 @@ class Run:
     inputs: dict[str, Photo] = field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    nets: dict[str, str] = field(default_factory=dict)  # of ground_truth: name -> hash of the state dict
+    nets: dict[str, str] = field(default_factory=dict)  # of _nets.NETS: name -> hash of the state dict
     numbers: dict[str, Any] = field(default_factory=dict)  # what the script found, as JSON holds it
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     cells: list[dict[str, Any]] = field(default_factory=list)

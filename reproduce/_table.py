@@ -67,7 +67,7 @@ def rows(given: str | None, default: Sequence[str], *, quick: bool) -> list[Row]
 
 
 def digits(r: Run, net: str, n: int) -> Bench:
-    """Digits on textures with their masks, for one of the networks of `ground_truth`."""
+    """Digits on textures with their masks, for one of the networks of `_nets.NETS`."""
     note = f"{n} digits on textures, {_nets.NETS[net].title}"
     return on_textures(_run.net(r, net), n, r.args.seed, name=net, note=note, chunk=512)
 
