@@ -4,18 +4,19 @@ import difflib
 import hashlib
 import importlib.util
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from methods import _files
 from methods._models import Loaded, Preprocessing
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 # name: (package, file in it, licence, source), from the docstrings of skimage.data and sklearn's images/README.txt.
 PACKAGED = {
@@ -32,6 +33,7 @@ PACKAGED = {
     "china": ("sklearn", "datasets/images/china.jpg", "CC BY 2.0", "danielbuechele, sklearn.datasets"),
     "flower": ("sklearn", "datasets/images/flower.jpg", "CC BY 2.0", "danielbuechele / vultilion, sklearn.datasets"),
 }
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601)
 COMPOSITES = {"chelsea_coffee": ("chelsea", "coffee")}  # left half, right half
 
 
@@ -47,12 +49,19 @@ class Photo:
     parts: tuple[str, ...] = field(default=())  # the photographs in a composite
 
 
-def items(images: str) -> list[str]:
-    """The images that `images` names, as a list of packaged names or paths of image files, each for `load`.
+class Item(NamedTuple):
+    """An image that has not been read."""
+
+    name: str  # of a packaged photograph, or a file's path from the folder that was searched
+    file: str = ""  # "": packaged
+
+
+def find(images: str) -> tuple[list[Item], dict[str, str]]:
+    """The images that `images` names, each for `read`; and what is left out of a folder, by its path, with the reason.
 
     Args:
         images: packaged names separated by commas ("chelsea,coffee"), an image file, or a folder of images, which is
-            searched with its subfolders.
+            searched with its subfolders and the folders that links lead to.
 
     Raises:
         ValueError: unknown name, or a folder without an image.
@@ -60,15 +69,15 @@ def items(images: str) -> list[str]:
     names = [n.strip() for n in images.split(",") if n.strip()]
     known = [*PACKAGED, *COMPOSITES]
     if names and all(n in known for n in names):
-        return names
+        return [Item(n) for n in names], {}
     path = Path(images).expanduser()
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
-        if not files:
-            raise ValueError(f"images: the folder {images} has no image ({', '.join(sorted(SUFFIXES))})")
-        return [str(f) for f in files]
+        files, left_out = _files.find(path)
+        if not files and not left_out:
+            raise ValueError(f"images: the folder {images} has no image ({', '.join(sorted(_files.SUFFIXES))})")
+        return [Item(name, str(file)) for name, file in files.items()], left_out
     if path.is_file():
-        return [str(path)]
+        return [Item(path.name, str(path))], {}
     unknown = next((n for n in names if n not in known), images)
     close = difflib.get_close_matches(unknown, known, n=1)
     raise ValueError(
@@ -77,20 +86,60 @@ def items(images: str) -> list[str]:
     )
 
 
+def read(item: Item, prep: Preprocessing) -> Photo:
+    """One image, resized and cropped for a model.
+
+    Raises:
+        ValueError: why it cannot be read.
+    """
+    if item.file:
+        file = Path(item.file)
+        rgb = _crop(_files.read(file), prep)
+        return Photo(item.name, rgb, {item.name: _sha256(file)}, "not stated", "the user's file")
+    return _composite(item.name, prep) if item.name in COMPOSITES else _packaged(item.name, prep)
+
+
+def readable(items: Iterable[Item], prep: Preprocessing) -> tuple[list[Photo], dict[str, str]]:
+    """The images that can be read; and why the others cannot, by name.
+
+    Args:
+        items: from `find`.
+        prep: the model's preprocessing.
+    """
+    photos, left_out = [], {}
+    for item in items:
+        try:
+            photos.append(read(item, prep))
+        except ValueError as error:
+            left_out[item.name] = str(error)
+    return photos, left_out
+
+
 def load(images: str, prep: Preprocessing) -> list[Photo]:
     """Photographs, resized and cropped for a model.
 
     Args:
-        images: see `items`.
+        images: see `find`.
         prep: the model's preprocessing.
 
     Raises:
-        ValueError: unknown name, empty folder, unreadable image.
+        ValueError: unknown name, empty folder, or the first image that cannot be read, with the reason.
     """
-    return [_photo(item, prep) for item in items(images)]
+    items, left_out = find(images)
+    photos, unread = readable(items, prep)
+    if unread | left_out:
+        raise ValueError("images: {}: {}".format(*next(iter((unread | left_out).items()))))
+    return photos
 
 
-def load_image(image: str, model: Loaded) -> tuple[Float[Tensor, "1 3 H W"], UInt8[np.ndarray, "H W 3"]]:
+def in_words(left_out: Mapping[str, str]) -> str:
+    """The lines that say how many images are left out, which, and why; "" for none."""
+    if not left_out:
+        return ""
+    return "\n".join([f"left out {len(left_out)}:", *(f"  {name}: {why}" for name, why in left_out.items())])
+
+
+def load_image(image: str, model: Loaded) -> tuple[Float[Tensor, "1 C H W"], UInt8[np.ndarray, "H W 3"]]:
     """One photograph as the input of a model, and the same pixels to draw a map on.
 
     Args:
@@ -109,26 +158,18 @@ def load_image(image: str, model: Loaded) -> tuple[Float[Tensor, "1 3 H W"], UIn
     return tensor(photos, model), photos[0].rgb
 
 
-def _photo(item: str, prep: Preprocessing) -> Photo:
-    if item in COMPOSITES:
-        return _composite(item, prep)
-    return _packaged(item, prep) if item in PACKAGED else _own(Path(item).expanduser(), prep)
-
-
-def tensor(photos: list[Photo], loaded: Loaded) -> Float[Tensor, "B 3 H W"]:
-    """The photographs as the model's input."""
+def tensor(photos: list[Photo], loaded: Loaded) -> Float[Tensor, "B C H W"]:
+    """The photographs as the model's input; as grey for a model whose mean has one channel."""
     rgb = torch.from_numpy(np.stack([p.rgb for p in photos])).permute(0, 3, 1, 2).float() / 255  # B 3 H W
-    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (loaded.preprocessing.mean, loaded.preprocessing.std))
+    mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (loaded.preprocessing.mean, loaded.preprocessing.std))
+    if mean.shape[1] == 1:
+        rgb = torch.einsum("bchw,c->bhw", rgb, torch.tensor(GREY))[:, None]  # B 1 H W
     return ((rgb - mean) / std).to(loaded.device)
 
 
 def _packaged(name: str, prep: Preprocessing) -> Photo:
     file, (_, _, licence, source) = _packaged_file(name), PACKAGED[name]
-    return Photo(name, _crop(_read(file), prep), {file.name: _sha256(file)}, licence, source)
-
-
-def _own(file: Path, prep: Preprocessing) -> Photo:
-    return Photo(file.name, _crop(_read(file), prep), {file.name: _sha256(file)}, "not stated", "the user's file")
+    return Photo(name, _crop(_files.read(file), prep), {file.name: _sha256(file)}, licence, source)
 
 
 def _composite(name: str, prep: Preprocessing) -> Photo:
@@ -137,7 +178,7 @@ def _composite(name: str, prep: Preprocessing) -> Photo:
     halves = {part: _packaged_file(part) for part in COMPOSITES[name]}
     widths = (width // 2, width - width // 2)
     rgb = [
-        np.asarray(ImageOps.fit(_read(file), (w, height), _filter(prep)))
+        np.asarray(ImageOps.fit(_files.read(file), (w, height), _filter(prep)))
         for file, w in zip(halves.values(), widths, strict=True)
     ]
     return Photo(
@@ -157,14 +198,6 @@ def _packaged_file(name: str) -> Path:
     if file is None or not file.is_file():
         raise ValueError(f"images: {name!r} comes with {package}; install the version in requirements.txt")
     return file
-
-
-def _read(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"images: cannot read {file.name} as an image ({type(error).__name__})") from error
 
 
 def _crop(image: Image.Image, prep: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:

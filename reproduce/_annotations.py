@@ -18,7 +18,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import _run  # noqa: F401  puts the repository on the path
-from methods import _images
+from methods import _files
 
 SYNSET = re.compile(r"n\d{8}")
 
@@ -109,7 +109,7 @@ def find(images_at: str, boxes_at: str, limit: int | None = None) -> tuple[list[
     if not folder.is_dir():
         raise ValueError(f"--images: there is no folder {images_at}")
     folders = [folder, *(d for d in folder.iterdir() if SYNSET.fullmatch(d.name) and d.is_dir())]
-    files = sorted(f for d in folders for f in d.iterdir() if f.suffix.lower() in _images.SUFFIXES)
+    files = sorted(f for d in folders for f in d.iterdir() if f.suffix.lower() in _files.SUFFIXES)
     if not files:
         raise ValueError(f"--images: {images_at} has no image, also not in folders in it that are named by a synset")
     if limit is not None and limit < len(files):

@@ -53,7 +53,7 @@ def subjects(run: _run.Run, names: Sequence[str], largest: int) -> list[Subject]
         run.args.weights = weights
     result, left = [], list(names)
     for one in found:
-        photos = _images.load(run.args.images, one.preprocessing)
+        photos = _run.photos_of(run, one)
         run.inputs |= {p.name: p for p in photos}
         x = _images.tensor([photos[i % len(photos)] for i in range(largest)], one)
         mine = [n for n in left if _kind(one) in METHODS[n].architectures]

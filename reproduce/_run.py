@@ -126,14 +126,23 @@ def load(run: Run, tag: str | None = None) -> Loaded:
     return loaded
 
 
-def subjects(run: Run, loaded: Loaded) -> list[Subject]:
-    """The rows of a figure: each photograph with its top class; a composite once for the top class of each part."""
+def photos_of(run: Run, loaded: Loaded) -> list[Photo]:
+    """The photographs of --images for a model; those that cannot be read are named. Without any, the script ends."""
     try:
-        photos = _images.load(run.args.images, loaded.preprocessing)
-        parts = {p for photo in photos for p in photo.parts}
-        extra = _images.load(",".join(sorted(parts)), loaded.preprocessing) if parts else []
+        items, left_out = _images.find(run.args.images)
     except ValueError as error:
         sys.exit(f"{run.script}: {error}")
+    photos, unread = _images.readable(items, loaded.preprocessing)
+    if left_out | unread:
+        run.bar.write(_images.in_words(left_out | unread), file=sys.stderr)
+    return photos or sys.exit(f"{run.script}: --images: no image can be read")
+
+
+def subjects(run: Run, loaded: Loaded) -> list[Subject]:
+    """The rows of a figure: each photograph with its top class; a composite once for the top class of each part."""
+    photos = photos_of(run, loaded)
+    parts = {p for photo in photos for p in photo.parts}
+    extra = _images.load(",".join(sorted(parts)), loaded.preprocessing) if parts else []
     top = {p.name: _models.predict(loaded, _images.tensor([p], loaded))[0] for p in [*photos, *extra]}
     rows = []
     for photo in photos:

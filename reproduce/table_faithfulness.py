@@ -18,7 +18,6 @@ command again to continue it. Memory grows only by a few numbers per image.
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -120,7 +119,7 @@ def tables(run: _run.Run, here: World) -> None:
         + "".join(f" Not defined for {title}: {', '.join(f['refused'])}." for title, f in found.items() if f["refused"])
     )
     lines = [line for title, f in found.items() for line in (f"## {title}", "", *f.pop("lines"), "")]
-    shas = {Path(i).name: sha for i, sha in good.items()} if len(good) <= 100 else {}
+    shas = {i.name: sha for i, sha in good.items()} if len(good) <= 100 else {}
     run.numbers = {"n": len(good), "unreadable": bad, "images": shas, "tables": found}
     _run.save(run, None, caption, markdown="\n".join(["# Faithfulness", "", *lines, caption]))
 

@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(threads)
 
     loaded = _run.load(run, run.args.model or NETWORK)
-    photos = _images.load(run.args.images, loaded.preprocessing)
+    photos = _run.photos_of(run, loaded)
     run.inputs |= {p.name: p for p in photos}
     x = _images.tensor(photos, loaded)
     target = torch.tensor([c for c, _, _ in _models.predict(loaded, x)])

@@ -110,8 +110,8 @@ def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
         args.model, weights=args.weights, device=args.device, weights_dir=args.weights_dir, seed=args.seed
     )
     good, bad = benches.readable(args.images, loaded, workers=args.workers, world=here)
-    for name, why in bad.items() if here.rank == 0 else ():
-        print(f"left out: {name}: {why}", file=sys.stderr)
+    if bad and here.rank == 0:
+        print(_images.in_words(bad), file=sys.stderr)
     found = _benches(checks, loaded, good, mode, args)
     photographs = found["photographs"]
     first = photographs.load(0, 1)
@@ -173,7 +173,11 @@ def _rows(specs: Sequence[str], mode: str) -> list[Row]:
 
 
 def _benches(
-    checks: Mapping[str, Any], loaded: _models.Loaded, good: Mapping[str, Any], mode: str, args: argparse.Namespace
+    checks: Mapping[str, Any],
+    loaded: _models.Loaded,
+    good: Mapping[_images.Item, Any],
+    mode: str,
+    args: argparse.Namespace,
 ) -> dict[str, Bench]:
     """The benches that the checks need; photographs are always among them."""
     needed = {name for check in checks for name in ("mask", "nets", "data") if name in CHECKS[check].inputs}
@@ -224,7 +228,7 @@ def _provenance(
     loaded: _models.Loaded,
     rows: Sequence[Row],
     found: Mapping[str, Bench],
-    good: Mapping[str, Any],
+    good: Mapping[_images.Item, Any],
     bad: Mapping[str, str],
 ) -> dict[str, Any]:
     """What made the report, without times and paths of this machine, so that a resumed run writes the same."""
@@ -240,7 +244,7 @@ def _provenance(
             "source": loaded.weights_source,
             "weights_sha256": loaded.weights_sha256,
         },
-        "images": {"used": {Path(i).name: sha for i, sha in good.items()}, "skipped": sorted(bad)},
+        "images": {"used": {i.name: sha for i, sha in good.items()}, "skipped": sorted(bad)},
         "benches": [bench.note for bench in found.values()],
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -254,14 +258,14 @@ def _write(
     rows: Sequence[Row],
     shown: Mapping[str, Any],
     loaded: _models.Loaded,
-    items: Sequence[str],
+    items: Sequence[_images.Item],
     out: Path,
 ) -> None:
     """Write report.json, the PNGs and report.html; each file is complete or absent."""
     report["captions"] = {
         "maps": f"Maps of {loaded.tag} for its top class: channels summed, each divided by its own "
         "99.5th percentile of |a|.",
-        "cascade": f"{Path(items[0]).name}: the map of the trained network, then with its weights permuted from the "
+        "cascade": f"{items[0].name}: the map of the trained network, then with its weights permuted from the "
         "head down to the stage named.",
         "curves": "Rank correlation of the absolute maps with those of the trained network while weights are "
         "discarded, and class probability while pixels are shown or removed. Mean over images; the band is a pointwise "
@@ -269,9 +273,7 @@ def _write(
     }
     figures = {}
     if shown:
-        photos = [
-            _images.load(i, loaded.preprocessing)[0].rgb for i in items[: len(next(iter(shown.values()))["maps"])]
-        ]
+        photos = [_images.read(i, loaded.preprocessing).rgb for i in items[: len(next(iter(shown.values()))["maps"])]]
         figures["maps"] = maps_figure(rows, shown, photos, "")
         few = [row for row in rows if not row.control or row.key in ("white_noise", "sobel_edges")]
         figures["cascade"] = cascade_figure(few, shown, photos[0], "")

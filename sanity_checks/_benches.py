@@ -6,13 +6,13 @@ Needs `reproduce/` on the path: models, photographs and trained networks are sto
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from methods import _images
+from methods._images import Item
 from methods._layers import probe
 from methods._models import Loaded, Preprocessing, state_sha256
 from sanity_checks import _ground_truth, _nets
@@ -29,11 +29,11 @@ TESTED = {"quick": 100, "full": 360}  # test images of the small networks
 
 def readable(
     which: str, loaded: Loaded, *, workers: int = 0, world: World = ALONE
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The images of --images: (readable ones with their hashes; the reasons why the others cannot be read).
+) -> tuple[dict[Item, Any], dict[str, str]]:
+    """The images of --images: (readable ones with their hashes; the reasons why the others are left out, by name).
 
     Args:
-        which: see `_images.items`.
+        which: see `_images.find`.
         loaded: the model they are prepared for.
         workers: processes that try to read them.
         world: each rank tries its share.
@@ -41,23 +41,24 @@ def readable(
     Raises:
         ValueError: unknown name, empty folder, or no readable image.
     """
-    found: list[tuple[str, Any, str]] = []
-    mine = world.share(_images.items(which))
-    for part in world.gather(list(ahead(partial(_try, loaded.preprocessing), mine, workers))):
+    items, bad = _images.find(which)
+    found: list[tuple[Item, Any, str]] = []
+    for part in world.gather(list(ahead(partial(_try, loaded.preprocessing), world.share(items), workers))):
         found += part
     good = {item: sha256 for item, sha256, why in found if not why}
-    bad = {Path(item).name: why for item, _, why in found if why}
+    bad |= {item.name: why for item, _, why in found if why}
     if not good:
-        raise ValueError(f"--images: none of {len(bad)} images can be read; the first: {next(iter(bad.values()))}")
+        name, why = next(iter(bad.items()))
+        raise ValueError(f"--images: none of {len(bad)} images can be read; the first, {name}: {why}")
     return good, bad
 
 
-def photographs(loaded: Loaded, found: Mapping[str, Any], chunk: int) -> Bench:
+def photographs(loaded: Loaded, found: Mapping[Item, Any], chunk: int) -> Bench:
     """The user's model on photographs (from `readable`); each is explained for its top class."""
     items = list(found)
 
     def read(first: int, end: int) -> list[_images.Photo]:
-        return [p for item in items[first:end] for p in _images.load(item, loaded.preprocessing)]
+        return [_images.read(item, loaded.preprocessing) for item in items[first:end]]
 
     def prepare(photos: list[_images.Photo]) -> Mapping[str, Any]:
         x = _images.tensor(photos, loaded)
@@ -68,7 +69,7 @@ def photographs(loaded: Loaded, found: Mapping[str, Any], chunk: int) -> Bench:
         name="photographs",
         note=f"{len(items)} photographs, each explained for the top class of {loaded.tag}",
         model=loaded.model,
-        names=[Path(item).name for item in items],
+        names=[item.name for item in items],
         read=read,
         prepare=prepare,
         stamp=_sha256(loaded.weights_sha256, list(found.values()), loaded.preprocessing, loaded.device.type),
@@ -167,10 +168,10 @@ def bench_of(check: Check, found: Mapping[str, Bench]) -> Bench:
     return found["photographs"]
 
 
-def _try(prep: Preprocessing, item: str) -> tuple[str, Any, str]:
+def _try(prep: Preprocessing, item: Item) -> tuple[Item, Any, str]:
     """(item, hashes of its files, the reason why it cannot be read)."""
     try:
-        return item, _images.load(item, prep)[0].sha256, ""
+        return item, _images.read(item, prep).sha256, ""
     except ValueError as error:
         return item, {}, str(error)
 

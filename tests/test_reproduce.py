@@ -193,8 +193,23 @@ def test_image_folder(lite, tmp_path):
     assert all(p.rgb.shape == (224, 224, 3) for p in photos)
     assert photos[1].sha256 == {"b.png": hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()}
     (tmp_path / "c.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"cannot read c\.png"):
+    with pytest.raises(ValueError, match=r"^images: c\.png: cannot be read as an image"):
         _images.load(str(tmp_path), lite.preprocessing)
+
+
+def test_scripts_leave_out_what_cannot_be_read_and_name_it(tmp_path, capsys):
+    folder = tmp_path / "images"
+    for place in ("cat", "dog"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "a.png").write_text("no image")
+    words = ["--out", str(tmp_path), "--images", str(folder)]
+    r = _run.start("t.py", "", photos="coffee", argv=words)
+    with pytest.raises(SystemExit, match=r"t: --images: no image can be read"):
+        _run.subjects(r, _run.load(r, "tf_efficientnet_lite0"))
+    Image.new("RGB", (300, 300)).save(folder / "cat/b.png")
+    (row,) = _run.subjects(r, _run.load(r, "tf_efficientnet_lite0"))
+    assert row.photo.name == "cat/b.png"
+    assert "left out 2:\n  cat/a.png: cannot be read as an image" in capsys.readouterr().err
 
 
 # drawing

@@ -210,7 +210,7 @@ WRONG = [
     (["gradient", "--images", "{empty}"], r"images: the folder .* has no image"),
     (
         ["gradient", "--images", "{unreadable}"],
-        r"--images: none of 1 images can be read; the first: .*cannot read a.png",
+        r"--images: none of 1 images can be read; the first, a.png: cannot be read as an image",
     ),
     (
         ["gradient", "--images", "chelsae"],
@@ -253,17 +253,18 @@ def test_a_model_without_weights_is_one_message(tmp_path, capsys, monkeypatch):
 @pytest.mark.usefixtures("coarse")
 def test_unreadable_images_are_named_left_out_and_counted(tmp_path, capsys):
     folder = tmp_path / "images"
-    folder.mkdir()
     for k in range(3):
+        (folder / f"{k}").mkdir(parents=True)
         noise = np.random.default_rng(k).integers(0, 255, (200, 180, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{k}.png")
-    (folder / "torn.png").write_bytes((folder / "0.png").read_bytes()[:500])
+        Image.fromarray(noise).save(folder / f"{k}/a.png")
+        (folder / f"{k}/torn.png").write_bytes((folder / f"{k}/a.png").read_bytes()[:500])
     assert run("gradient", *SMALL, "--images", folder, "--checks", "complexity", out=tmp_path / "report") == 0
     report = json.loads((tmp_path / "report/report.json").read_text())
-    assert report["images"]["skipped"] == ["torn.png"]
-    assert list(report["images"]["used"]) == ["0.png", "1.png", "2.png"]
-    assert "left out: torn.png" in capsys.readouterr().err
-    assert "1 image(s) could not be read and were left out: torn.png" in (tmp_path / "report/report.html").read_text()
+    assert report["images"]["skipped"] == ["0/torn.png", "1/torn.png", "2/torn.png"]
+    assert list(report["images"]["used"]) == ["0/a.png", "1/a.png", "2/a.png"]
+    assert "left out 3:\n  0/torn.png: cannot be read as an image" in capsys.readouterr().err
+    page = (tmp_path / "report/report.html").read_text()
+    assert "3 image(s) could not be read and were left out: 0/torn.png, 1/torn.png, 2/torn.png" in page
 
 
 @pytest.mark.usefixtures("coarse")
