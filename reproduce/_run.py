@@ -24,18 +24,19 @@ from tqdm import tqdm
 
 import methods
 from _sidecar import Run, attempt, note, note_check, plain, refuse, round4, save  # noqa: F401  scripts use _run.save
-from methods import _images, _models
+from methods import _images, _models, _options
 from methods._display import Panel, scale
 from methods._front_door import bind as bind_method
 from methods._images import Photo
 from methods._layers import default_layer
 from methods._models import Loaded
 from sanity_checks import CHECKS, Result, _nets
+from sanity_checks._provenance import shortened
 from sanity_checks._rows import QUICK
 
 FIGURES = ROOT / "figures"
 QUICK_OUT = Path(tempfile.gettempdir()) / "attribution-quick"  # where --quick writes
-COMMON = ("--model", "--weights", "--weights-dir", "--images", "--device", "--seed")  # arguments of every script
+COMMON = _options.NAMES  # arguments of every script
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,7 @@ def start(
     add = parser.add_argument
     for option, keywords in options.items():
         add(option, **keywords)
-    add("--model", metavar="NAME", help="any timm classifier; default: resnet50, or the embedded model, with a warning")
-    add("--weights", choices=["pretrained", "random"], help="random: initialised with --seed, said so in the figure")
-    add("--weights-dir", metavar="FOLDER", help="where to look for the weights file")
-    add(
-        "--images",
-        metavar="WHICH",
-        help=f"names ({','.join([*_images.PACKAGED, *_images.COMPOSITES])}), file or folder",
-    )
-    add("--device", default="cpu", help="cpu, cuda, cuda:1, mps ... (default: %(default)s)")
-    add("--seed", type=int, default=0, help="for methods that draw, and for random weights (default: %(default)s)")
+    _options.add(parser)
     add("--out", metavar="FOLDER", help="default: figures/ of the repository; under --quick a temporary folder")
     add("--quick", action="store_true", help="fewer images, samples and steps; never writes into figures/")
     args = parser.parse_args(argv)
@@ -97,10 +89,9 @@ def start(
     if args.quick and out.resolve() == FIGURES:
         parser.error("--out: a --quick run must not overwrite figures/; choose another folder")
     try:
-        torch.zeros(1, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        parser.error(f"--device: {args.device!r} cannot be used here ({str(error).splitlines()[0]}); try cpu")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+        _options.use_device(args.device)
+    except ValueError as error:
+        parser.error(str(error))
     name = Path(script).stem
     return Run(
         name,
@@ -115,14 +106,12 @@ def start(
 
 def load(run: Run, tag: str | None = None) -> Loaded:
     """The model of a run: `tag`, else --model, else the default; bad arguments end the script with a message."""
-    a = run.args
     try:
-        loaded = _models.load(
-            tag or a.model, weights=a.weights, device=a.device, weights_dir=a.weights_dir, seed=a.seed
-        )
+        loaded = _options.load(run.args, tag)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"{run.script}: {error}")
-    run.models[loaded.tag], run.asked[loaded.tag] = loaded, tag or a.model
+    asked = tag or run.args.model
+    run.models[loaded.tag], run.asked[loaded.tag] = loaded, asked and shortened([asked])[0]
     return loaded
 
 

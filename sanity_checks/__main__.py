@@ -11,6 +11,7 @@ Exit status: 0 finished, 1 --require was not met, 2 wrong input, 130 interrupted
 """
 
 import argparse
+import dataclasses
 import importlib.metadata
 import platform
 import shlex
@@ -19,10 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from methods import _images, _models
+from methods import _images, _models, _options
 from methods._display import write_png
 from methods._front_door import closest
 from methods._references import citation, references
@@ -61,22 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("methods", metavar="METHOD", nargs="*", help="name in methods/, module:function or file.py:function")
-    add("--model", metavar="NAME", help="any timm classifier; default: resnet50, or the embedded model, with a warning")
-    add("--weights", choices=["pretrained", "random"], default="pretrained", help="default: %(default)s")
-    add("--weights-dir", metavar="FOLDER", help="where to look for the weights file")
-    add(
-        "--images",
-        metavar="WHICH",
-        default=PHOTOGRAPHS,
-        help="names, file or folder (default: the packaged photographs)",
-    )
+    _options.add(parser)
+    parser.set_defaults(images=PHOTOGRAPHS)
     add(
         "--data",
         metavar="FOLDER",
         help="idx files of (Fashion-)MNIST for label randomisation and ROAR; default: digits",
     )
-    add("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of everything that draws (default: %(default)s)")
     add("--out", metavar="FOLDER", default="report", help="default: %(default)s/")
     add("--checks", metavar="A,B", help="names, or all; default: those of the main table")
     size = parser.add_mutually_exclusive_group()
@@ -101,14 +92,8 @@ def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
     if args.shard < 2:
         raise ValueError(f"--shard: the null of a randomisation needs 2 images at least in a shard, got {args.shard}")
     args.device = here.device(args.device)
-    try:
-        torch.zeros(1, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {args.device!r} cannot be used here ({str(error).splitlines()[0]})") from error
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    loaded = _models.load(
-        args.model, weights=args.weights, device=args.device, weights_dir=args.weights_dir, seed=args.seed
-    )
+    _options.use_device(args.device)
+    loaded = _options.load(args)
     good, bad = benches.readable(args.images, loaded, workers=args.workers, world=here)
     if bad and here.rank == 0:
         print(_images.in_words(bad), file=sys.stderr)
@@ -243,6 +228,7 @@ def _provenance(
             "note": loaded.note,
             "source": loaded.weights_source,
             "weights_sha256": loaded.weights_sha256,
+            "preprocessing": dataclasses.asdict(loaded.preprocessing),
         },
         "images": {"used": {i.name: sha for i, sha in good.items()}, "skipped": sorted(bad)},
         "benches": [bench.note for bench in found.values()],

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 import _run
 import _sidecar
-from methods import _display, _images, _models
+from methods import _display, _hub, _images, _models, _timm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,7 +34,7 @@ def no_network(monkeypatch, tmp_path):
     """No hub, and empty caches."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(_models, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(_timm, "try_to_load_from_cache", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +103,8 @@ def test_a_named_model_never_falls_back(tag):
 
 def test_an_unreachable_hub_is_given_up(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(_models, "HUB_SECONDS", 0.2)
-    monkeypatch.setattr(_models, "get_hf_file_metadata", lambda *_, **__: _models.threading.Event().wait(5))
+    monkeypatch.setattr(_hub, "SECONDS", 0.2)
+    monkeypatch.setattr(_timm, "get_hf_file_metadata", lambda *_, **__: threading.Event().wait(5))
     with pytest.raises(FileNotFoundError, match="out of reach"):
         _models.load("resnet50")
 
@@ -117,7 +118,7 @@ def test_an_unknown_model_is_an_error_with_a_hint(tag, hint):
 
 
 def test_resnet50_is_the_pinned_recipe():
-    assert timm.get_pretrained_cfg(_models._full_name("resnet50")).url.endswith("resnet50-0676ba61.pth")
+    assert timm.get_pretrained_cfg(_timm._full_name("resnet50")).url.endswith("resnet50-0676ba61.pth")
 
 
 @pytest.mark.parametrize("where", ["weights_dir", "torch_cache"])

@@ -1,0 +1,103 @@
+"""The options of every command that say which model, which images, which device."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from methods import _images, _models, _weights
+
+PREPROCESSING = ("--mean", "--std", "--size", "--crop-pct")
+NAMES = ("--model", "--weights", "--weights-dir", "--classes", *PREPROCESSING, "--images", "--device", "--seed")
+
+
+def add(parser: argparse.ArgumentParser, *, images: bool = True) -> None:
+    """Add the options to a parser.
+
+    Args:
+        parser: of a command.
+        images: also --images.
+    """
+    group = parser.add_argument_group("model and images")
+    option = group.add_argument
+    option(
+        "--model",
+        metavar="NAME",
+        help="a timm name, hf-hub:owner/name, torchvision:NAME, or your own: path/to/model.py:make_model (returns the "
+        "module, or the module and a dict with mean, std, size); default: resnet50, or the embedded model, with a "
+        "warning",
+    )
+    option(
+        "--weights",
+        type=_which,
+        metavar="WHICH",
+        help="pretrained (default), random (initialised with --seed), or your file: .pth, .pt, .safetensors",
+    )
+    option("--weights-dir", metavar="FOLDER", help="where to look for the pretrained weights")
+    option("--classes", metavar="FILE", help="names of the classes, one a line (default: those of the model)")
+    numbers = {"type": _numbers, "metavar": "A,B,C"}
+    option("--mean", help="of each channel, pixels from 0 to 1; if the model does not say, or to replace it", **numbers)
+    option("--std", help="of each channel", **numbers)
+    option("--size", type=_pixels, metavar="H,W", help="of the model's images, or one number for both")
+    option("--crop-pct", type=float, metavar="P", help="share of the shorter side that stays in the crop (default: 1)")
+    if images:
+        known = ",".join([*_images.PACKAGED, *_images.COMPOSITES])
+        option("--images", metavar="WHICH", help=f"names ({known}), file or folder")
+    option("--device", default="cpu", help="cpu, cuda, cuda:1, mps ... (default: %(default)s)")
+    option("--seed", type=int, default=0, help="of everything that draws (default: %(default)s)")
+
+
+def use_device(name: str) -> None:
+    """Try the device, and switch off what would round more on it.
+
+    Raises:
+        ValueError: it cannot be used here.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+
+
+def load(args: argparse.Namespace, tag: str | None = None) -> _models.Loaded:
+    """The model that the parsed options ask for.
+
+    Args:
+        args: from a parser with `add`.
+        tag: in place of --model.
+
+    Raises:
+        ValueError: see `_models.load`.
+        FileNotFoundError: see `_models.load`.
+    """
+    return _models.load(
+        tag or args.model,
+        weights=args.weights or "pretrained",
+        device=args.device,
+        weights_dir=args.weights_dir,
+        seed=args.seed,
+        classes=args.classes and Path(args.classes),
+        mean=args.mean,
+        std=args.std,
+        size=args.size,
+        crop_pct=args.crop_pct,
+    )
+
+
+def _which(text: str) -> str:
+    if text not in ("pretrained", "random") and Path(text).suffix.lower() not in _weights.SUFFIXES:
+        kinds = f"pretrained, random or a file ({', '.join(_weights.SUFFIXES)})"
+        raise argparse.ArgumentTypeError(f"got {text!r}; must be {kinds}")
+    return text
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _pixels(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+_numbers.__name__, _pixels.__name__ = "numbers with commas", "pixels"  # argparse: invalid pixels value: 'x'
