@@ -90,14 +90,21 @@ def overlay(rgb: UInt8[np.ndarray, "H W 3"], a: Tensor) -> Image.Image:
     return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
 
-def grid(blocks: Sequence[Block], caption: str, banner: str = "") -> Figure:
-    """The blocks below each other, the caption and a colour bar, at page width; `banner` is a warning line on top."""
+def grid(blocks: Sequence[Block], caption: str, banner: str = "", *, widest: float = 1.1) -> Figure:
+    """The blocks below each other, the caption and a colour bar, at page width.
+
+    Args:
+        blocks: rows of panels.
+        caption: text below them.
+        banner: a warning line on top.
+        widest: most inches for a panel; many panels in a row are smaller.
+    """
     with style():
         figure = Figure(figsize=(PAGE, 1.0))
         labels = {t: wrapped(figure, t, 0.6) for b in blocks for t in b.labels}
         left = MARGIN + (LINE * lines(labels.values()) + 0.02 if any(labels) else 0.0)
         columns = max(len(b.header) for b in blocks)
-        cell = min(1.1, (PAGE - left - MARGIN - GAP * (columns - 1)) / columns)
+        cell = min(widest, (PAGE - left - MARGIN - GAP * (columns - 1)) / columns)
         text = wrapped(figure, caption, PAGE - left - BAR - 0.9)
         # Draw with y in inches below the top edge; the height is known only at the end.
         y, items = (0.35, [partial(_text, banner, PAGE / 2, 0.17, BANNER)]) if banner else (0.03, [])
