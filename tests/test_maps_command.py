@@ -2,17 +2,19 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
 import methods
-from methods import __main__, _maps
+from methods import __main__, _maps, _options
 from methods._display import _pixels
 from methods._models import state_sha256
 from sanity_checks import __main__ as checks
@@ -111,6 +113,24 @@ def test_a_report_on_an_own_network(project, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert state_sha256(net.model)[:12] in page
     assert str(project) not in page + (tmp_path / "report.json").read_text()
+
+
+def test_the_commands_of_the_readme_are_understood(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    maps = shlex.split(re.search(r"^python -m methods (grad_cam .*)$", readme, re.M)[1])
+    words = __main__._parser().parse_intermixed_args(maps).words
+    assert __main__._split(words) == (["grad_cam", "smooth_grad"], ["cat.jpg", "dog.jpg"])
+    report = shlex.split(re.search(r"^python -m sanity_checks (grad_cam --model .*)$", readme, re.M)[1])
+    args = checks._parser().parse_args(report)
+    file = args.model.partition(":")[0]
+    (tmp_path / file).write_text(re.search(rf"^# {file}\n(.*?)```", readme, re.M | re.S)[1])
+    made = timm.create_model("resnet18", num_classes=5)
+    torch.save(made.state_dict(), tmp_path / args.weights)
+    (tmp_path / args.classes).write_text("a\nb\nc\nd\ne")
+    args.model, args.weights, args.classes = (f"{tmp_path}/{v}" for v in (args.model, args.weights, args.classes))
+    net = _options.load(args)
+    assert net.weights_sha256 == state_sha256(made)
+    assert net.classes == tuple("abcde")
 
 
 # what is in a picture
