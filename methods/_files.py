@@ -97,7 +97,9 @@ class _ScaleError(ValueError):
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_bytes(np.asarray(image))).convert("RGB")
+        v = np.asarray(image)
+        visible = v != image.info.get("transparency")  # one value may be declared transparent
+        return Image.fromarray(np.where(visible, _bytes(v), 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

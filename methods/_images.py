@@ -34,6 +34,7 @@ PACKAGED = {
     "flower": ("sklearn", "datasets/images/flower.jpg", "CC BY 2.0", "danielbuechele / vultilion, sklearn.datasets"),
 }
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601)
+THIN = 100  # times as long as wide; resized to a model's input it would fill the memory
 COMPOSITES = {"chelsea_coffee": ("chelsea", "coffee")}  # left half, right half
 
 
@@ -202,6 +203,8 @@ def _packaged_file(name: str) -> Path:
 
 def _crop(image: Image.Image, prep: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
     """Shorter side to size / crop_pct, then the centre."""
+    if max(image.size) > THIN * min(image.size):
+        raise ValueError("is {} x {} pixels, too thin to be seen in its centre; crop it".format(*image.size))
     height, width = prep.size
     scale = max(math.floor(height / prep.crop_pct) / image.height, math.floor(width / prep.crop_pct) / image.width)
     w, h = (math.floor(side * scale + 1e-6) for side in image.size)  # rounded down, as timm does

@@ -76,7 +76,7 @@ def draw(loaded: Loaded, photo: Photo, names: Sequence[str], target: int | None,
     starts = range(0, len(panels), COLUMNS)
     blocks = [Block(titles[i : i + COLUMNS], [panels[i : i + COLUMNS]]) for i in starts]
     caption = f"{photo.name}. Explained: {words}. {loaded.note}. {SCALE}"
-    caption += f" Not defined for this model: {', '.join(METHODS[name].title for name in refused)}." * bool(refused)
+    caption += f" No map from: {', '.join(METHODS[name].title for name in refused)}." * bool(refused)
     banner = "RANDOM WEIGHTS" if loaded.note.startswith("RANDOM") else ""
     return Picture(maps, refused, grid(blocks, caption, banner, widest=2.2), words)
 

@@ -61,6 +61,14 @@ def rgba():
     return image
 
 
+def test_a_transparent_value_of_16_bits_is_white(tmp_path):
+    values = (RAMP * 65535).round().astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=int(values[0, 0]))
+    shown = grey(tmp_path / "a.png")
+    assert shown[0, 0] == 1
+    np.testing.assert_allclose(shown.flat[1:], RAMP.flat[1:], atol=0.003)
+
+
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "tRNS"])
 def test_what_is_invisible_is_white(tmp_path, kind):
     file = tmp_path / "a.png"
@@ -141,6 +149,14 @@ def test_a_large_image_is_read_without_a_warning(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert (grey(tmp_path / "a.png") == 70 / 255).all()
+
+
+def test_a_strip_does_not_fill_the_memory(tmp_path):
+    Image.new("L", (101, 1)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"^images: a\.png: is 101 x 1 pixels, too thin"):
+        _images.load(str(tmp_path / "a.png"), PREP)
+    Image.new("L", (100, 1)).save(tmp_path / "a.png")
+    assert _images.load(str(tmp_path / "a.png"), PREP)[0].rgb.shape == (8, 8, 3)
 
 
 def test_linked_folders_are_followed_once(tmp_path):

@@ -154,7 +154,7 @@ def test_the_picture_is_the_map(lite, tmp_path):
     for words in (
         "photograph", "Gradient", "Grad-CAM", "tabby 0.17", "chelsea. Explained: tabby (281), probability 0.17",
         "top class tiger cat (282), probability 0.39", "Model: tf_efficientnet_lite0", "99.5th percentile",
-        "Not defined for this model: Attention Rollout",
+        "No map from: Attention Rollout",
     ):  # fmt: skip
         assert words in said
     picture.save(tmp_path / "a.png")
