@@ -158,7 +158,7 @@ def _write(picture: Picture, file: Path, *, npy: bool) -> None:
     picture.save(file)
     if npy:
         picture.save_maps(file.with_suffix(""))
-    print(f"{file}: {picture.words}")
+    print(f"{file}: {picture.words}", flush=True)
 
 
 if __name__ == "__main__":

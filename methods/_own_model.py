@@ -1,8 +1,10 @@
 """A model from a Python file of the user's own: `path/to/model.py:make_model`."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,14 @@ def build(tag: str, weights: str | Checkpoint, seed: int) -> Built:
     short = f"{path.name}:{name}"
     if weights == "random":
         raise ValueError(f"weights: 'random' is for named models; the weights of {short} are what the function sets")
-    make = getattr(_module(path), name, None)
-    if not callable(make):
-        raise ValueError(f"model: {place} has no function {name!r}")
-    try:
-        made = _weights.drawn(make, seed)
-    except Exception as error:
-        raise ValueError(f"model: {short} failed: {type(error).__name__}: {error}") from error
+    with _importing_from(path.parent):
+        make = getattr(_module(path), name, None)
+        if not callable(make):
+            raise ValueError(f"model: {place} has no function {name!r}")
+        try:
+            made = _weights.drawn(make, seed)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"model: {short} failed: {type(error).__name__}: {error}") from error
     model, facts = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: {short} must return a torch.nn.Module, or one and a dict, got {type(model).__name__}")
@@ -62,15 +65,22 @@ def _facts(given: Any, short: str) -> dict[str, Any]:
 def _module(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"model: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"model: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    before, sys.path = sys.path, [str(path.parent.resolve()), *sys.path]  # for its own imports
+    sys.modules[spec.name] = module  # where dataclasses look
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"model: {path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    before, sys.path = sys.path, [str(folder.resolve()), *sys.path]
+    try:
+        yield
     finally:
         sys.path = before
-    return module

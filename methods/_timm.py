@@ -50,23 +50,32 @@ def build(tag: str, weights: str | Checkpoint, weights_dir: str | Path | None, s
         model = _weights.fill(weights, partial(_with_classes, name))
         return Built(model, architecture, _facts(model), source, f"Model: {architecture}, {source}")
     if weights == "random":
-        model = _weights.drawn(partial(timm.create_model, name, pretrained=False), seed)
+        model = _weights.drawn(partial(_created, name), seed)
         note = f"RANDOM WEIGHTS: {architecture}, not trained (seed {seed})"
         return Built(model, architecture, _facts(model), f"random initialisation, seed {seed}", note)
     if tag in EMBEDDED and weights_dir is None:
         return _embedded(tag)
     if tag.startswith(HUB):
-        model, source = timm.create_model(name, pretrained=True), f"Hugging Face hub {name.partition(':')[2]}"
+        model, source = _created(name, pretrained=True), f"Hugging Face hub {name.partition(':')[2]}"
     else:
         file, source = _weights_file(name, weights_dir)
         _weights.check_hash(file)
-        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
+        model = _created(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
     return Built(model, name, _facts(model), source, f"Model: {name}")
 
 
 def _with_classes(name: str, classes: int | None) -> nn.Module:
-    more: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    return timm.create_model(name, pretrained=False, **more)
+    return _created(name) if classes is None else _created(name, num_classes=classes)
+
+
+def _created(name: str, **options: Any) -> nn.Module:
+    try:
+        return timm.create_model(name, **options)
+    except Exception as error:
+        if not name.startswith(HUB):
+            raise
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"model: {name} cannot be loaded as a timm model of the hub ({why})") from error
 
 
 def _facts(model: nn.Module) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _load(path: Path) -> Any:
 
 def _unwrapped(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
     """The state dict without the prefixes of wrappers, as far as this gives more names of the model."""
-    found = [state]
+    found = [{k: v for k, v in state.items() if k != "n_averaged"}]  # of torch's AveragedModel
     while prefix := next((p for p in PREFIXES if any(k.startswith(p) for k in found[-1])), None):
         bare = {k.removeprefix(prefix): v for k, v in found[-1].items()}
         if len(bare) < len(found[-1]):  # two names became one
@@ -142,7 +142,8 @@ def _unwrapped(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
 
 def _head(model: nn.Module) -> str:
     """The weight whose rows are the classes: that of the last linear layer or convolution."""
-    head = model.get_classifier() if hasattr(model, "get_classifier") else model  # type: ignore[operator]
+    head = getattr(model, "get_classifier", lambda: model)()
+    head = head[0] if isinstance(head, tuple) else head  # of two heads
     last = [m for m in head.modules() if isinstance(m, (nn.Linear, nn.Conv2d))] if isinstance(head, nn.Module) else []
     return next((f"{name}.weight" for name, m in model.named_modules() if last and m is last[-1]), "")
 

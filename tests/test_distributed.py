@@ -124,7 +124,7 @@ def test_the_report_of_two_processes_is_that_of_one(tmp_path, tmp_path_factory, 
     words = ["gradient", *MODEL, "--images", folder, "--checks", "sparseness,random_logit", "--shard", "2"]
     two, one = (tmp_path / name / "report" for name in ("two", "one"))
     printed = finish(start(*TORCHRUN, "-m", "sanity_checks", *words, "--out", two))
-    assert printed.count("left out: broken.png") == 1
+    assert printed.count("left out 1:\n  broken.png: cannot be read") == 1
     assert __main__.main([str(word) for word in (*words, "--out", one)]) == 0
     assert capsys.readouterr().err.count("left out: broken.png") == 1
     assert (two / "report.json").read_bytes() == (one / "report.json").read_bytes()

@@ -14,9 +14,12 @@ from methods import _models, _options, _timm, load_model
 from methods._models import state_sha256
 
 MODEL = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 from helper import width
 
-import torch
 from torch import nn
 
 PREP = {"mean": (0.5, 0.5, 0.5), "std": [0.25] * 3, "size": 16}
@@ -30,7 +33,12 @@ def bare():
 def told():
     return net(), PREP
 
+@dataclass
+class Settings:
+    depth: int = 3
+
 def named():
+    import later
     return net(), PREP | {"classes": ["a", "b, c", "d", "e"], "crop_pct": 0.8, "interpolation": "bicubic"}
 
 def too_many():
@@ -61,9 +69,11 @@ def no_network(monkeypatch, tmp_path):
 @pytest.fixture
 def own(tmp_path):
     (tmp_path / "helper.py").write_text("width = 8")
+    (tmp_path / "later.py").write_text("")
     (tmp_path / "model.py").write_text(MODEL)
     yield f"{tmp_path}/model.py"
-    sys.modules.pop("helper", None)
+    for name in ("helper", "later"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -128,6 +138,9 @@ def test_a_file_that_cannot_be_imported(tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_module")
     with pytest.raises(ValueError, match=r"^model: .*broken.py cannot be imported: ModuleNotFoundError"):
         load_model(f"{tmp_path}/broken.py:f")
+    (tmp_path / "script.py").write_text("import sys; sys.exit(2)")
+    with pytest.raises(ValueError, match=r"^model: .*script.py cannot be imported: SystemExit: 2"):
+        load_model(f"{tmp_path}/script.py:f")
     with pytest.raises(ValueError, match=r"^model: there is no file nowhere.py"):
         load_model("nowhere.py:f")
 
@@ -149,6 +162,7 @@ FORMS = {
     "state_dict": lambda s: {"state_dict": s, "epoch": 3, "args": argparse.Namespace(lr=0.1)},
     "nested": lambda s: {"model": {"model_state_dict": prefixed(s, "module._orig_mod.")}},
     "lightning": lambda s: {"state_dict": prefixed(s, "model."), "hyper_parameters": {"lr": 0.1}},
+    "swa": lambda s: prefixed(s, "module.") | {"n_averaged": torch.tensor(3)},
     "average": lambda s: {"state_dict_ema": prefixed(s, "module."), "optimizer": {"state": {}}},
 }
 
@@ -158,7 +172,12 @@ def test_a_checkpoint_is_loaded_completely(own, trained, tmp_path, form):
     torch.save(FORMS[form](trained.state_dict()), tmp_path / "best.pth")
     net = load_model(f"{own}:told", weights=tmp_path / "best.pth")
     assert net.weights_sha256 == state_sha256(trained)
-    entry = {"plain": "", "nested": ", entry model, entry model_state_dict", "average": ", entry state_dict_ema"}
+    entry = {
+        "plain": "",
+        "swa": "",
+        "nested": ", entry model, entry model_state_dict",
+        "average": ", entry state_dict_ema",
+    }
     assert net.weights_source == "weights file best.pth" + entry.get(form, ", entry state_dict")
     assert net.note == f"Model: own file model.py:told, {net.weights_source}"
 
@@ -201,7 +220,9 @@ def test_other_files_are_refused(own, tmp_path, content, message):
         load_model(f"{own}:told", weights=tmp_path / "x.pth")
 
 
-@pytest.mark.parametrize("tag", ["test_resnet", "test_vit", "torchvision:squeezenet1_1", "torchvision:resnet18"])
+@pytest.mark.parametrize(
+    "tag", ["test_resnet", "deit_tiny_distilled_patch16_224", "torchvision:squeezenet1_1", "torchvision:resnet18"]
+)
 def test_a_fine_tuned_model_has_the_classes_of_its_file(tmp_path, tag):
     if tag.startswith("torchvision:"):
         tuned = pytest.importorskip("torchvision").models.get_model(tag.partition(":")[2], num_classes=7)
@@ -295,6 +316,12 @@ def cached(folder):
     from huggingface_hub import hf_hub_download
 
     return lambda *a, **k: hf_hub_download(*a, **(k | {"cache_dir": folder, "local_files_only": True}))
+
+
+def test_a_model_of_the_hub_that_is_not_timms(monkeypatch):
+    monkeypatch.setattr(_timm, "try_to_load_from_cache", lambda *_, **__: "config.json")
+    with pytest.raises(ValueError, match="^model: hf-hub:me/cats cannot be loaded as a timm model of the hub"):
+        load_model("hf-hub:me/cats")
 
 
 @pytest.mark.parametrize("tag", ["hf-hub:", "hf-hub:a/b/c"])
