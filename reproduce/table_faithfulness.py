@@ -36,7 +36,7 @@ from _table import (
     numbers,
     rows,
 )
-from methods import METHODS
+from methods import METHODS, _images
 from sanity_checks import CHECKS
 from sanity_checks import _benches as benches
 from sanity_checks._parallel import World, world
@@ -94,6 +94,8 @@ def tables(run: _run.Run, here: World) -> None:
     n = min(args.digits, 12) if args.quick else args.digits
     loaded = _run.load(run)
     good, bad = benches.readable(args.images, loaded, workers=args.workers, world=here)
+    if bad and here.rank == 0:
+        run.bar.write(_images.in_words(bad), file=sys.stderr)
     photographs = benches.photographs(loaded, good, chunk(run, loaded))
     few = ["single_deletion"]
     names = check_names(args.checks, few if args.quick else ON_PHOTOGRAPHS)

@@ -101,7 +101,8 @@ def test_killed_twice_the_table_is_that_of_one_process(folder, tmp_path, monkeyp
     process.communicate(timeout=120)
     assert not (out / "table_faithfulness.md").exists()
 
-    finish(start(*TORCHRUN, *script, "--out", out))
+    printed = finish(start(*TORCHRUN, *script, "--out", out))
+    assert printed.count("left out 1:\n  broken.png: cannot be read") == 1
     assert {f: f.stat().st_mtime_ns for f in before} == before  # what was there was not done again
     monkeypatch.setattr(sys, "argv", [str(word) for word in (*script, "--out", one)])
     table_faithfulness.main()
@@ -126,7 +127,7 @@ def test_the_report_of_two_processes_is_that_of_one(tmp_path, tmp_path_factory, 
     printed = finish(start(*TORCHRUN, "-m", "sanity_checks", *words, "--out", two))
     assert printed.count("left out 1:\n  broken.png: cannot be read") == 1
     assert __main__.main([str(word) for word in (*words, "--out", one)]) == 0
-    assert capsys.readouterr().err.count("left out: broken.png") == 1
+    assert capsys.readouterr().err.count("left out 1:\n  broken.png: cannot be read") == 1
     assert (two / "report.json").read_bytes() == (one / "report.json").read_bytes()
 
 
