@@ -31,7 +31,7 @@ from sanity_checks import _benches as benches
 from sanity_checks._parallel import World, world
 from sanity_checks._pictures import cascade_figure, maps_figure, picture
 from sanity_checks._provenance import PACKAGES, commit, shortened
-from sanity_checks._report import ORDER, TABLE_CHECKS, curves_figure, summarise, write_html
+from sanity_checks._report import ORDER, TABLE_CHECKS, curves_figure, in_words, summarise, write_html
 from sanity_checks._rows import Row, controls, resolve, try_out
 from sanity_checks._runner import Bench, Folder, Unit, cached, collect, plan, run, share, write_json
 
@@ -100,12 +100,15 @@ def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
     found = _benches(checks, loaded, good, mode, args)
     photographs = found["photographs"]
     first = photographs.load(0, 1)
-    for row in rows:
-        try_out(row, row.bind(loaded.model, first["x"], args.seed), loaded.model, first["x"], first["target"])
-    units = plan(rows, checks, lambda check: benches.bench_of(check, found), args.shard)
+    x, target, names = first["x"], first["target"], photographs.names[:1]
+    rows = [try_out(row, row.bind(loaded.model, x, args.seed, names), loaded.model, x, target) for row in rows]
+    if all(row.refused or row.control for row in rows):
+        raise ValueError("; ".join(f"{row.label}: {row.refused}" for row in rows if row.refused))
+    measured = [row for row in rows if not row.refused]
+    units = plan(measured, checks, lambda check: benches.bench_of(check, found), args.shard)
     out = Path(args.out)
     folder = Folder(path=out / "parts", seed=args.seed, draws=1 if mode == "quick" else 5)
-    shown, stopped = _work(units, rows, photographs, folder, args.workers, here)
+    shown, stopped = _work(units, measured, photographs, folder, args.workers, here)
     if here.rank > 0:
         return 0
     parts, done = {}, 0
@@ -119,15 +122,18 @@ def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
         "units": len(units),
         "done": done,
         "complete": not stopped,
-        "refusals": sorted({f"{row} {check}: {part.refused}" for (row, check), part in parts.items() if part.refused}),
+        "refusals": sorted(
+            {f"{row} {check}: {part.refused}" for (row, check), part in parts.items() if part.refused}
+            | {f"{row} pictures: {found['refused']}" for row, found in shown.items() if "refused" in found}
+            | {f"{row.key}: {row.refused}" for row in rows if row.refused}
+        ),
     }
+    shown = {row: found for row, found in shown.items() if "refused" not in found}
     _write(report, rows, shown, loaded, list(good), out)
     print(f"{out / 'report.html'}, report.json and pictures")
-    for row in rows:
-        if not row.control:
-            print(
-                f"  {row.label}: {report['rows'][row.key]['verdict'] or 'no verdict (model_randomization was not run)'}"
-            )
+    for row in report["rows"].values():
+        if not row["control"]:
+            print(f"  {row['label']}: {in_words(row)}")
     if stopped:
         return 130
     if args.require:

@@ -22,17 +22,26 @@ def picture(row: Row, bench: Bench, seed: int) -> dict[str, Any]:
     """A row's maps, channels summed: `maps` of the photographs, `cascade` of the first of them.
 
     The cascade is top-down: the trained network, then STEPS networks with more and more randomised stages.
+    If the row is refused, there is only `refused`, the reason.
     """
-    found = bench.load(0, min(PHOTOGRAPHS, len(bench.names)))
+    try:
+        return _picture(row, bench, seed)
+    except ValueError as error:
+        return {"refused": str(error)}
+
+
+def _picture(row: Row, bench: Bench, seed: int) -> dict[str, Any]:
+    names = bench.names[:PHOTOGRAPHS]
+    found = bench.load(0, len(names))
     x, target = found["x"], found["target"]
-    of = row.bind(bench.model, x, seed)
+    of = row.bind(bench.model, x, seed, names)
     maps = _small(explain(of, bench.model, x, target))
     L = stages(bench.model, x)
-    cascade, names = [], []
+    cascade, lost_to = [], []
     for _, lost, f in randomizations(bench.model, L, lost_stages("top-down", len(L), STEPS), seeds=(seed,)):
         cascade.append(_small(explain(of, f, x[:1], target[:1]))[0])
-        names.append(L[min(lost)].name)
-    return {"maps": maps, "cascade": torch.stack(cascade), "names": names}
+        lost_to.append(L[min(lost)].name)
+    return {"maps": maps, "cascade": torch.stack(cascade), "names": lost_to}
 
 
 def maps_figure(rows: Sequence[Row], found: Mapping[str, Any], rgb: Sequence[Any], caption: str) -> Figure:

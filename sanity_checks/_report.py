@@ -88,6 +88,7 @@ def _row(row: Row, parts: Mapping[str, Part]) -> dict[str, Any]:
         "control": row.control,
         "keywords": dict(row.keywords),
         "source_sha256": row.source_sha256,
+        "refused": row.refused,
         "verdict": overall(cells),
         "table": cells,
         "checks": {name: _numbers(CHECKS[name], part) for name, part in parts.items()},
@@ -105,6 +106,14 @@ def overall(cells: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
     if word in ("responds", "partial") and faithful and not any(low is not None and low > 0 for low in faithful):
         return "no evidence"
     return word
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """The verdict of a row of the report, or why there is none, for the terminal."""
+    refusals = [found.get("refused") for found in row["checks"].values()]
+    why = row["refused"] or row["checks"].get("model_randomization", {}).get("refused")
+    why = why or (refusals[0] if all(refusals) and refusals else "")
+    return row["verdict"] or (f"refused: {why}" if why else "no verdict (model_randomization was not run)")
 
 
 def _cell(column: Column, part: Part) -> dict[str, Any]:
@@ -214,7 +223,7 @@ def curves_figure(report: Mapping[str, Any]) -> Figure | None:
         ("insertion_deletion", "insertion", "insertion", "share of pixels shown"),
         ("insertion_deletion", "deletion", "deletion", "share of pixels removed"),
     ]
-    subjects = [r for r in rows.values() if not r["control"]]
+    subjects = [r for r in rows.values() if not r["control"] and not r["refused"]]
     panels = [p for p in panels if any(p[1] in r["checks"].get(p[0], {}).get("curves", {}) for r in subjects)]
     if not panels:
         return None

@@ -5,18 +5,19 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from methods import METHODS
 from methods._front_door import bind, closest
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
+from sanity_checks._guard import ENDS, guarded
+from sanity_checks._torch import explain
 
 QUICK = {"samples": 5, "steps": 8}  # keywords of methods in a quick run, if they have them
 COARSE = {"size": 48, "stride": 32}  # the same for images above 64 px
@@ -30,11 +31,19 @@ class Row:
     label: str
     fn: Callable[..., Any]  # a method, or for a control: seed -> Attribution
     control: bool = False
+    own: bool = False  # a user's function: each call is guarded
     keywords: Mapping[str, Any] = field(default_factory=dict)
     source_sha256: str = ""
+    refused: str = ""  # the reason why the row has no number
 
-    def bind(self, model: nn.Module, x: Tensor, seed: int) -> Attribution:
+    def bind(self, model: nn.Module, x: Tensor, seed: int, names: Sequence[str] = ()) -> Attribution:
         """The row as a function of (model, x, target), with its default layer and `seed`.
+
+        Args:
+            model: the model to explain.
+            x: images of the size that the function will get.
+            seed: of everything that the row draws.
+            names: of the images, for messages.
 
         Raises:
             ValueError: a method of the registry that is not defined for this model.
@@ -43,7 +52,8 @@ class Row:
             return self.fn(seed)
         small = max(x.shape[2:]) <= 64
         keywords = {k: v for k, v in self.keywords.items() if not (small and k in COARSE)}
-        return bind(self.fn, model, x, **(keywords | {"seed": seed}))
+        fn = guarded(self.fn, names, seed) if self.own else self.fn
+        return bind(fn, model, x, **(keywords | {"seed": seed}))
 
 
 def controls() -> list[Row]:
@@ -82,28 +92,20 @@ def resolve(spec: str, quick: bool) -> Row:
         functions = [n for n, v in vars(module).items() if callable(v)]
         raise ValueError(f"METHOD: {place} has no function {name!r}{closest(name, functions)}")
     _check_signature(spec, fn)
-    return Row(key=name, label=name, fn=fn, source_sha256=_hash(module.__file__))
+    return Row(key=name, label=name, fn=fn, own=True, source_sha256=_hash(module.__file__))
 
 
-def try_out(row: Row, of: Attribution, model: nn.Module, x: Tensor, target: Tensor) -> None:
-    """Run a user's method once, before all other work.
-
-    Raises:
-        ValueError: it fails, or does not return finite maps B K h w that are not all the same.
-    """
+def try_out(row: Row, of: Attribution, model: nn.Module, x: Tensor, target: Tensor) -> Row:
+    """The row, run once on the first image before all other work; if it fails there, it is marked as refused."""
     try:
-        with torch.enable_grad():
-            a = of(model, x, target)
+        explain(of, model, x, target)
+    except ENDS:
+        raise
+    except ValueError as error:
+        return replace(row, refused=str(error))
     except Exception as error:
-        raise ValueError(f"{row.label}: failed on the first image: {type(error).__name__}: {error}") from error
-    if not isinstance(a, Tensor):
-        raise ValueError(f"{row.label}: must return a torch.Tensor B K h w, got {type(a).__name__}")
-    if a.ndim != 4 or len(a) != len(x) or 0 in a.shape:
-        raise ValueError(f"{row.label}: must return B K h w with B = {len(x)}, got {tuple(a.shape)}")
-    if not a.is_floating_point():
-        raise ValueError(f"{row.label}: must return floating point numbers, got {a.dtype}")
-    if not a.isfinite().all():
-        raise ValueError(f"{row.label}: the map of the first image has NaN or infinity")
+        return replace(row, refused=f"failed on the first image: {type(error).__name__}: {error}")
+    return row
 
 
 def _from_file(path: Path) -> Any:
@@ -116,7 +118,7 @@ def _from_file(path: Path) -> Any:
     before, sys.path = sys.path, [str(path.parent.resolve()), *sys.path]  # for its own imports
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"METHOD: {path} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path = before
@@ -128,6 +130,8 @@ def _from_package(place: str) -> Any:
         return importlib.import_module(place)
     except ImportError as error:
         raise ValueError(f"METHOD: {place} cannot be imported: {error}; a file is file.py:function") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"METHOD: {place} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _check_signature(spec: str, fn: Callable[..., Any]) -> None:

@@ -186,7 +186,9 @@ def _compute(unit: Unit, shared: dict[str, Any], seed: int, seeds_matched: int) 
     inputs["model"] = unit.bench.model
     try:
         draw = seed + 7919 * unit.shard[0]  # each shard has its own noise
-        of: Attribution = unit.row.bind(unit.bench.model, shared["x"], draw if unit.row.control else seed)
+        of: Attribution = unit.row.bind(
+            unit.bench.model, shared["x"], draw if unit.row.control else seed, unit.bench.names[slice(*unit.shard)]
+        )
         inputs["of"] = of
         if "maps" not in c.inputs:
             return Part(c.fn(*(inputs[k] for k in c.inputs), **params))

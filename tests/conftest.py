@@ -29,6 +29,20 @@ def as_a_process(monkeypatch):
 
 
 @pytest.fixture
+def coarse(monkeypatch):
+    """Pictures of a report in few dots, for tests that do not look at them: drawing takes as long as what is drawn."""
+    from sanity_checks import __main__
+
+    write = __main__.write_png
+
+    def few_dots(figure, *arguments, **options):
+        figure.set_dpi(20)
+        write(figure, *arguments, **options)
+
+    monkeypatch.setattr(__main__, "write_png", few_dots)
+
+
+@pytest.fixture
 def record_ratio():
     """Keeps a cost in forward passes for the summary below."""
 
