@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from methods import _layers
+from methods import _grids, _layers
+from methods._calls import here, run
 from methods._torch import (
     Target,
     at_least_float32,
     chunks,
     double_backward,
-    last_linear,
     layer_hook,
     require_gradient,
+    rows,
     score,
     submodule,
     tile,
@@ -92,25 +93,25 @@ class Replay(TorchFunctionMode):
         return out
 
 
-def replay_before(model: nn.Module, layer: str) -> Replay:
+def replay_before(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str) -> Replay:
     """For passes that differ only after `layer`. A caller's hooks before the layer disable it: they must always run."""
-    after = {submodule(model, layer), *last_linear(model)}
+    after = {submodule(model, name) for name in (layer, *_layers.probe(model, x).head)}
     return Replay(not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules() if m not in after))
 
 
 @contextlib.contextmanager
-def record_before(model: nn.Module, layer: str) -> Iterator[Replay]:
+def record_before(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str) -> Iterator[Replay]:
     """Record the part before `layer` during the one forward pass of this block, for later passes on edited activations.
 
     Yields the argument `before` of `edited_scores`.
     """
-    before = replay_before(model, layer)
+    before = replay_before(model, x, layer)
 
     def stop(out: Tensor) -> Tensor:
         before.stop(layer)
         return out
 
-    starts = model.register_forward_pre_hook(lambda _module, _args: before.start())
+    starts = model.register_forward_pre_hook(here(lambda _module, _args: before.start()))
     try:
         with layer_hook(model, layer, stop), before:
             yield before
@@ -127,9 +128,9 @@ class Edit(NamedTuple):
 
 
 class Edited(NamedTuple):
-    """The result of a run: the logits, and at the last edited layer its output A and the versions V, as grids."""
+    """The result of a run: what the model returned, and at the last edited layer its output A and the versions V."""
 
-    logits: Float[Tensor, "nB N"]
+    output: Any  # nB rows
     A: Float[Tensor, "m K h w"]
     V: Float[Tensor, "nm K h w"]
 
@@ -142,6 +143,7 @@ def run_edited(
     record: bool = False,
     before: Replay | None = None,
     owners: list[str] | None = None,
+    layouts: Sequence[_grids.Layout] | None = None,
 ) -> Edited:
     """Run the network with the output of one or several layers replaced by edited versions of it.
 
@@ -158,12 +160,14 @@ def run_edited(
             is recorded before that layer.
         before: replays the part before the first layer, which is the same in each pass.
         owners: places where copies can be made, see `outwards`; places that failed are removed, for the next call.
+        layouts: of the layers, if they are known.
 
     Raises:
         RuntimeError: the network does not return n rows of logits for each image.
     """
     B, n, graph = len(x), math.prod(edit.n for edit in edits), x.requires_grad
     owners = outwards(edits[0].layer) if owners is None else owners
+    layouts = [_layers.layout(model, edit.layer, x) for edit in edits] if layouts is None else layouts
     before = Replay(enabled=False) if before is None else before
     kept: list[Tensor] = []
 
@@ -172,9 +176,8 @@ def run_edited(
 
         def replace(out: Tensor) -> Tensor:
             before.stop(edits[0].layer)
-            size = len(out)  # m, or n B if the copies were made earlier
-            at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
-            A = _layers.to_grid(out[:m], at)  # m K h w
+            at, size = layouts[k], out.shape[layouts[k].batch]  # m, or n B if the copies were made earlier
+            A = _grids.to_grid(out, at)[:m]  # m K h w
             A = A.clone() if record else A  # it is returned; `out` may be overwritten in place
             V = edits[k].make(A).flatten(0, 1)  # n m K h w, flat
             if k == len(edits) - 1:
@@ -184,7 +187,7 @@ def run_edited(
                 kept[:] = A, V
             E = V.to(out.dtype).clone() if V.requires_grad else V.to(out.dtype)  # in-place operations follow
             E = E.repeat(size // len(E), 1, 1, 1) if size > len(E) else E
-            return _layers.from_grid(E, out[:m], at)
+            return _grids.from_grid(E, out.narrow(at.batch, 0, m), at)
 
         return replace
 
@@ -196,20 +199,21 @@ def run_edited(
     while True:
         try:
             with contextlib.ExitStack() as stack:
+                start = model.register_forward_pre_hook(here(lambda _module, _args: before.start()))
+                stack.callback(start.remove)
                 if owners[0] != edits[0].layer:
                     owner = model.get_submodule(owners[0])
-                    stack.callback(owner.register_forward_pre_hook(repeat, with_kwargs=True).remove)
+                    stack.callback(owner.register_forward_pre_hook(here(repeat), with_kwargs=True).remove)
                 for k, edit in enumerate(edits):
                     stack.enter_context(layer_hook(model, edit.layer, write(k)))
                 stack.enter_context(torch.set_grad_enabled(graph))
                 stack.enter_context(double_backward(graph and record))
                 stack.enter_context(before)
-                before.start()
-                logits = model(x)
-            if len(logits) == n * B:
-                return Edited(logits, *kept)
+                output = run(model, x)
+            if rows(output) == n * B:
+                return Edited(output, *kept)
             layer = edits[-1].layer
-            raise RuntimeError(f"layer: {layer!r}: {n} versions of {B} images went in, {len(logits)} rows came out")
+            raise RuntimeError(f"layer: {layer!r}: {n} versions of {B} images went in, {rows(output)} rows came out")
         except torch.OutOfMemoryError:
             raise
         except Exception as e:
@@ -245,13 +249,13 @@ def edited_scores(
     `layer` runs once on x, or not at all if it was recorded (`before`); only the part after it runs on the n copies.
     """
     numbers = torch.arange(n, device=x.device)
-    owners, y = outwards(layer), at_least_float32(x.new_zeros(n, len(x)))
-    before = replay_before(model, layer) if before is None else before
+    owners, at, y = outwards(layer), [_layers.layout(model, layer, x)], at_least_float32(x.new_zeros(n, len(x)))
+    before = replay_before(model, x, layer) if before is None else before
     with torch.set_grad_enabled(x.requires_grad):
         for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:
             make = edit if chunk is None else lambda A, k=k: edit(A, k)
-            logits = run_edited(model, x, [Edit(layer, make, len(k))], before=before, owners=owners).logits
-            y_k = score(logits, tile(target, len(k)))  # (k B)
+            output = run_edited(model, x, [Edit(layer, make, len(k))], before=before, owners=owners, layouts=at).output
+            y_k = score(output, tile(target, len(k)))  # (k B)
             y[k] = y_k.unflatten(0, (len(k), len(x))).to(y.dtype)  # one buffer, to avoid memory fragmentation
     return y
 
@@ -273,8 +277,8 @@ def edited_gradients(
         ValueError: as `require_gradient`.
     """
     full = [Edit(layer, lambda A, make=make: make(at_least_float32(A)), n) for layer, make, n in edits]
-    logits, A, V = run_edited(model, x, full, record=True, before=before)
-    graph, y = x.requires_grad, score(logits, tile(target, math.prod(n for _, _, n in edits)))  # n B, flat
+    output, A, V = run_edited(model, x, full, record=True, before=before)
+    graph, y = x.requires_grad, score(output, tile(target, math.prod(n for _, _, n in edits)))  # n B, flat
     dy_dV = torch.autograd.grad(y.sum(), V, create_graph=graph, allow_unused=True)[0] if y.requires_grad else None
     dy_dV = require_gradient(model, x, edits[-1][0], dy_dV)
     V = V if graph else V.detach()

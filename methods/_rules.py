@@ -6,6 +6,7 @@ inside functional code. It cannot see into compiled or scripted graphs: the fron
 
 import contextlib
 import math
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,6 +34,22 @@ OPS: dict[str, set[Any]] = {
 }
 
 
+def _without_check(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A composite function of torch that asks no mode, so that the modes see the operations inside it."""
+    return types.FunctionType(
+        fn.__code__, {**fn.__globals__, "has_torch_function": lambda _: False}, fn.__name__, fn.__defaults__
+    )
+
+
+COMPOSITE = {F.multi_head_attention_forward: _without_check(F.multi_head_attention_forward)}
+
+
+def is_attention_softmax(name: str, args: Any, kwargs: Any, out: Any) -> bool:
+    """Whether an operation is a softmax over the last of three or more dimensions."""
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    return getattr(out, "ndim", 0) > 2 and name == "softmax" and dim in (-1, out.ndim - 1)
+
+
 class _Intercept(TorchFunctionMode):
     def __init__(self, by_op: dict[str, Rule]) -> None:
         super().__init__()
@@ -41,6 +58,9 @@ class _Intercept(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in COMPOSITE:
+            with self:
+                return COMPOSITE[func](*args, **kwargs)
         if func not in self.rules or (func is F.hardtanh and kwargs.get("min_val") != 0):  # nn.ReLU6 is hardtanh from 0
             return func(*args, **kwargs)
         name, rule = self.rules[func]
@@ -120,7 +140,7 @@ def attention_maps(keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Within the block `keep` gets each attention map, fused or not, and its result is used: B heads T T after softmax.
 
     A fused call is computed as softmax(QK^T)V without dropout. A plain softmax counts as attention if it runs over the
-    last of four dimensions.
+    last of three or more dimensions; what it is then shows in `_trace`.
 
     Raises:
         ValueError: the model uses grouped-query attention.
@@ -143,20 +163,7 @@ def attention_maps(keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
     def plain(op: Any, input: Tensor, dim: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
         out = op(input, dim, *args, **kwargs)
-        return keep(out) if out.ndim == 4 and dim in (-1, 3) else out
+        return keep(out) if is_attention_softmax("softmax", (input, dim), {}, out) else out
 
     with _Intercept({"attention": fused, "softmax": plain}):
         yield
-
-
-@contextlib.contextmanager
-def attention_calls() -> Iterator[list[tuple[int, ...]]]:
-    """Yields a list that collects the shape of each attention map computed within the block."""
-    shapes: list[tuple[int, ...]] = []
-
-    def keep(A: Tensor) -> Tensor:
-        shapes.append(tuple(A.shape))
-        return A
-
-    with attention_maps(keep):
-        yield shapes

@@ -6,7 +6,7 @@ A map is part of the autograd graph exactly if `x.requires_grad`.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,35 +15,59 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from methods import _layers
+from methods import _grids, _layers
+from methods._calls import first_tensor, here, logits_of, map_tensors, run, tensors_of, with_tensor
 from methods._rules import attention_maps
 
-# The explained score: a class per image, or a function of the logits (contrastive, multi-label, probability).
-Target = Int[Tensor, " B"] | Callable[[Float[Tensor, "B N"]], Float[Tensor, " B"]]
+# The explained score: a class per image, or a function of what the model returns (contrastive, multi-label, dense).
+Target = Int[Tensor, " B"] | Callable[[Any], Float[Tensor, " B"]]
 # Every method has this type after its keywords are bound: partial(grad_cam, layer="layer4").
 Attribution = Callable[[nn.Module, Float[Tensor, "B C H W"], Target], Float[Tensor, "B K h w"]]
 
 
-def score(logits: Float[Tensor, "B N"], target: Target) -> Float[Tensor, " B"]:
+def score(output: Any, target: Target) -> Float[Tensor, " B"]:
     """y: the number that is explained, one per image.
 
+    Args:
+        output: what the model returned; a class is one of its logits, a callable target gets all of it.
+        target: see `Target`.
+
     Raises:
-        ValueError: a callable target did not return one score per image.
+        ValueError: the output has no logits, or a callable target did not return one score per image.
     """
     if isinstance(target, Tensor):
+        logits = logits_of(output)  # B N
+        if target.shape != logits.shape[:1]:
+            raise ValueError(f"model: returned logits {tuple(logits.shape)} for {len(target)} images")
         return logits.gather(1, target[:, None]).squeeze(1)
-    y = target(logits)
-    if not isinstance(y, Tensor) or y.shape != logits.shape[:1]:
+    y = target(output)
+    B = rows(output)
+    if not isinstance(y, Tensor) or y.shape != (B,):
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"target: must map logits {tuple(logits.shape)} to one score per image, got {got}")
+        what = f"logits {tuple(output.shape)}" if isinstance(output, Tensor) else "what the model returns"
+        raise ValueError(f"target: must map {what} to one score per image, got {got}")
     return y
+
+
+def rows(output: Any) -> int:
+    """How many images what a model returned is about."""
+    tensors = tensors_of(output)
+    if not tensors or not tensors[0].ndim:
+        raise ValueError(f"model: returned {type(output).__name__} without a tensor that has one row for each image")
+    return len(tensors[0])
 
 
 def tile(target: Target, n: int) -> Int[Tensor, " nB"] | Callable[[Tensor], Tensor]:
     """The target for n copies of the batch, stacked as (n B); a callable gets each copy of the batch separately."""
     if isinstance(target, Tensor):
         return target.repeat(n)
-    return lambda logits: torch.cat([score(copy, target) for copy in logits.chunk(n)])
+
+    def each(output: Any) -> Tensor:
+        B = rows(output) // n
+        parts = (map_tensors(lambda t, i=i: t[i * B : (i + 1) * B] if len(t) == n * B else t, output) for i in range(n))
+        return torch.cat([score(part, target) for part in parts])
+
+    return each
 
 
 def at_least_float32(a: Tensor) -> Tensor:
@@ -68,7 +92,7 @@ def scores(
     """The score y of n versions of each image, in one forward pass. They get the format of `like`."""
     n, B = X.shape[:2]
     with torch.set_grad_enabled(X.requires_grad):
-        y = score(model(match_format(like, X.flatten(0, 1))), tile(target, n))  # nB
+        y = score(run(model, match_format(like, X.flatten(0, 1))), tile(target, n))  # nB
         return at_least_float32(y).unflatten(0, (n, B))
 
 
@@ -88,9 +112,24 @@ def gradients(
     n, graph = X.shape[0], X.requires_grad
     X = X if graph else X.detach().requires_grad_()  # n B C H W
     with double_backward(graph):
-        y = score(model(match_format(like, X.flatten(0, 1))), tile(target, n))  # nB
-    (dy_dX,) = torch.autograd.grad(y.sum(), X, create_graph=graph)
+        y = score(run(model, match_format(like, X.flatten(0, 1))), tile(target, n))  # nB
+    (dy_dX,) = derivatives(y, [X], create_graph=graph)
     return at_least_float32(dy_dX)
+
+
+def derivatives(y: Float[Tensor, " B"], ends: Sequence[Tensor], *, create_graph: bool = False) -> tuple[Tensor, ...]:
+    """Dy / d(each of ends).
+
+    Raises:
+        ValueError: y was not computed from one of them, in a way that can be differentiated.
+    """
+    g = torch.autograd.grad(y.sum(), ends, create_graph=create_graph, allow_unused=True) if y.requires_grad else [None]
+    if any(g_i is None for g_i in g):
+        raise ValueError(
+            "model: its score does not depend on the image in a differentiable way: a part of it runs under "
+            "torch.no_grad(), detaches, rounds or works with integers; use a method without backward passes"
+        )
+    return tuple(g_i for g_i in g if g_i is not None)
 
 
 def map_over_copies(
@@ -149,21 +188,21 @@ def submodule(model: nn.Module, layer: str) -> nn.Module:
 
 @contextlib.contextmanager
 def layer_hook(model: nn.Module, layer: str, replace: Callable[[Tensor], Tensor]) -> Iterator[list[int]]:
-    """Within the block `replace(output)` replaces the output of `layer`; errors name the layer.
+    """Within the block `replace(output)` replaces the output of `layer`, of a tuple its first tensor.
 
     Raises:
-        ValueError: the model has no such layer, or it did not run exactly once.
+        ValueError: the model has no such layer, it returns no tensor, or it did not run exactly once.
     """
     runs: list[int] = []
 
-    def hook(_module: nn.Module, _args: Any, out: Tensor) -> Tensor:
+    def hook(_module: nn.Module, _args: Any, returned: Any) -> Any:
         runs.append(1)
-        try:
-            return replace(out)
-        except ValueError as e:
-            raise ValueError(f"layer: {layer!r}: {e}") from e
+        out = first_tensor(returned)
+        if out is None or out.is_quantized:
+            raise ValueError(f"layer: {layer!r}: it returns {type(returned).__name__}, not a floating-point tensor")
+        return with_tensor(returned, replace(out))
 
-    handle = submodule(model, layer).register_forward_hook(hook)
+    handle = submodule(model, layer).register_forward_hook(here(hook))
     try:
         yield runs
     finally:
@@ -172,50 +211,45 @@ def layer_hook(model: nn.Module, layer: str, replace: Callable[[Tensor], Tensor]
         raise ValueError(f"layer: {layer!r} ran {len(runs)} times in one forward pass; it must run exactly once")
 
 
-def activation(
-    model: nn.Module, x: Float[Tensor, "B C H W"], layer: str
-) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B K h w"]]:
-    """Run `model` once: (logits, A = output of `layer` as a grid), in one autograd graph.
+def activation(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str) -> tuple[Any, Float[Tensor, "B K h w"]]:
+    """Run `model` once: (what it returns, A = output of `layer` as a grid), in one autograd graph.
 
     Everything after the layer is computed from A, so dy/dA is the gradient there, for every memory layout. The part
     before the layer is recorded only if `x.requires_grad`. If gradients are off, nothing is recorded.
     """
     kept: list[Tensor] = []
-    recording = torch.is_grad_enabled()
+    recording, at = torch.is_grad_enabled(), _layers.layout(model, layer, x)
 
     def read(out: Tensor) -> Tensor:
-        at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
-        A = _layers.to_grid(out, at)
+        A = _grids.to_grid(out, at)
         if recording and not x.requires_grad:
             torch.set_grad_enabled(True)  # from here on; the block below restores the mode
             A = A.detach().requires_grad_()
         kept.append(A)
-        return _layers.from_grid(A.clone(), out, at)  # in-place operations follow (timm: `x += shortcut`)
+        return _grids.from_grid(A.clone(), out, at)  # in-place operations follow (timm: `x += shortcut`)
 
     graph = recording and x.requires_grad
     with layer_hook(model, layer, read), torch.set_grad_enabled(graph), double_backward(graph):
-        logits = model(x)
-    return logits, kept[0]
+        output = run(model, x)
+    return output, kept[0]
 
 
-def last_linear(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The last linear layer, or both if two give the logits together (DeiT)."""
-    last = model.get_classifier() if hasattr(model, "get_classifier") else [*model.modules()][-1]  # type: ignore[operator]
-    return last if isinstance(last, tuple) else (last,)
-
-
-def head(model: nn.Module, logits: Float[Tensor, "B N"], A: Float[Tensor, "B K h w"]) -> Float[Tensor, "N K"]:
+def head(
+    model: nn.Module, x: Float[Tensor, "B C H W"], output: Any, A: Float[Tensor, "B K h w"]
+) -> Float[Tensor, "N K"]:
     """Weights of the last linear layer, which must turn the mean of A over positions into the logits.
 
     Raises:
         ValueError: the result is not the logits: another layer is needed, or the model has another kind of head.
     """
-    linear, *more = last_linear(model)
-    if not more and isinstance(linear, nn.Linear) and linear.in_features == A.shape[1]:
-        again = F.linear(A.mean(dim=(2, 3)), linear.weight, linear.bias)
+    names, logits = _layers.probe(model, x).head, logits_of(output)
+    linear = submodule(model, names[0]) if len(names) == 1 else None
+    W = linear.weight.flatten(1) if linear else None  # type: ignore[operator]   a 1 x 1 convolution is linear, too
+    if linear and W is not None and W.shape[1] == A.shape[1]:
+        again = F.linear(A.mean(dim=(2, 3)), W, linear.bias)  # type: ignore[arg-type]
         near = 1e-3 if A.dtype in (torch.float32, torch.float64) else 0.1
         if again.shape == logits.shape and (again - logits).abs().max() <= near * logits.abs().max():
-            return linear.weight
+            return W
     raise ValueError(
         "layer: its mean over positions, through the model's last linear layer, does not give the logits; "
         "this method needs the layer before global average pooling, in a network that ends in one linear layer"
@@ -231,11 +265,11 @@ def require_gradient(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str, 
     """
     if g is not None and g.any():
         return g
-    found = _layers.probe(model, x.shape[1:])
+    found = _layers.probe(model, x)
     if g is None or (found.architecture != "cnn" and layer not in found.candidates):
         raise ValueError(
             f"layer: no position of {layer!r} can change the score (its gradient is exactly zero); "
-            f"choose an earlier one, such as {_layers.default_layer(model, x.shape[1:])!r}"
+            f"choose an earlier one, such as {_layers.default_layer(model, x)!r}"
         )
     return g
 
@@ -249,47 +283,55 @@ def activation_and_gradient(
     Raises:
         ValueError: as `require_gradient`.
     """
-    logits, A = activation(model, x, layer)  # B N, B K h w
-    y = score(logits, target)  # B
-    (dy_dA,) = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)  # B K h w
+    output, A = activation(model, x, layer)  # .., B K h w
+    y = score(output, target)  # B
+    depends = y.requires_grad and A.requires_grad
+    dy_dA = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)[0] if depends else None
     dy_dA = require_gradient(model, x, layer, dy_dA)
     if not x.requires_grad:
         y, A = y.detach(), A.detach()
     return at_least_float32(y), at_least_float32(A), at_least_float32(dy_dA)
 
 
-def attention(
-    model: nn.Module, x: Float[Tensor, "B C H W"]
-) -> tuple[Float[Tensor, "B N"], list[Float[Tensor, "B heads T T"]]]:
-    """Run `model` once: (logits, the attention map A^l of every layer after its softmax), in one autograd graph.
+def attention(model: nn.Module, x: Float[Tensor, "B C H W"]) -> tuple[Any, list[Float[Tensor, "B heads T T"]]]:
+    """Run `model` once: (what it returns, the attention map A^l of every layer after its softmax), in one graph.
 
     Raises:
-        ValueError: the model has no global attention over one grid of tokens (a CNN; windows, as in Swin).
+        ValueError: the model has no global attention between the tokens of one grid (a CNN; windows, as in Swin).
     """
-    kept: list[Tensor] = []
+    found, seen, kept = _layers.probe(model, x), 0, []
+    if found.tokens is None:
+        raise ValueError(f"model: needs attention between the tokens of one grid; {found.attention}")
+    maps, B = set(found.tokens.maps), x.shape[0]
 
     def keep(A: Tensor) -> Tensor:
+        nonlocal seen
+        seen += 1
+        if seen - 1 not in maps:
+            return A
         A = A if A.requires_grad or not torch.is_grad_enabled() else A.requires_grad_()
-        if A.shape[-2] > 1:  # one query is attention pooling
-            kept.append(A)
-        return A
+        kept.append(A if A.ndim == 4 else A.unflatten(0, (B, -1)))
+        return kept[-1] if A.ndim == 4 else kept[-1].flatten(0, 1)
 
     with attention_maps(keep):
-        logits = model(x)
-    if not kept:
-        raise ValueError("model: computes no attention map (softmax over four-dimensional scores); is it a ViT?")
-    B, T = x.shape[0], kept[0].shape[-1]
-    if any(A.shape[0] != B or A.shape[-2:] != (T, T) for A in kept):
-        shapes = sorted({tuple(A.shape) for A in kept})
-        raise ValueError(f"model: attention must be global over one grid of tokens (B heads T T), got maps {shapes}")
-    return logits, kept
+        output = run(model, x)
+    return output, kept
 
 
 def read_out(model: nn.Module, x: Float[Tensor, "B C H W"], R: Float[Tensor, "B T T"]) -> Float[Tensor, "B 1 h w"]:
-    """Relevance of each patch to the token(s) that the head reads, on the patch grid, without prefix tokens."""
-    P, h, w = _layers.token_grid(R.shape[-1], (x.shape[2], x.shape[3]), getattr(model, "num_prefix_tokens", 0))
-    row = R[:, _layers.pooled_rows(model, P)].mean(dim=1)  # B T
-    return row[:, None, P:].unflatten(2, (h, w))  # B 1 h w
+    """Relevance of each patch to the token(s) that the head reads, on the patch grid, without prefix tokens.
+
+    Raises:
+        ValueError: the head reads neither certain tokens nor the mean of the patches.
+    """
+    found = _layers.probe(model, x).tokens
+    if found is None or not found.read:
+        raise ValueError(
+            "model: attention is read out at the class token or the mean of patches; "
+            f"this model {found.pooling if found else 'has other attention'}"
+        )
+    row = R[:, list(found.read)].mean(dim=1)  # B T
+    return row[:, None, list(found.cells)].unflatten(2, (found.h, found.w))  # B 1 h w
 
 
 def upsample(a: Float[Tensor, "B K h w"], like: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:

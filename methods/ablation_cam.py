@@ -40,13 +40,13 @@ def ablation_cam(
 ) -> Float[Tensor, "B 1 h w"]:
     """Feature maps weighted by the share of the score that is lost without each of them."""
     with torch.set_grad_enabled(x.requires_grad):
-        with record_before(model, layer) as before:
-            logits, A = activation(model, x, layer)  # B N, B K h w
-        y = at_least_float32(score(logits, target))  # B
+        with record_before(model, x, layer) as before:
+            output, A = activation(model, x, layer)  # .., B K h w
+        y = at_least_float32(score(output, target))  # B
 
         def ablate(A: Float[Tensor, "B K h w"], k: Int[Tensor, " k"]) -> Float[Tensor, "k B K h w"]:
             copies = A.repeat(len(k), 1, 1, 1, 1)
-            copies[torch.arange(len(k)), :, k] = 0
+            copies[torch.arange(len(k), device=A.device), :, k] = 0
             return copies
 
         y_k = edited_scores(model, x, target, layer, ablate, A.shape[1], chunk, before)  # K B

@@ -66,7 +66,7 @@ def aug_smooth(
     for size in sizes:
         grid = [max(1, round(size * side)) for side in x.shape[2:]]
         x_s = x if size == 1 else F.interpolate(x, size=grid, mode="bilinear", align_corners=False)  # B C h w
-        total = torch.zeros(())
+        total = x.new_zeros(())
         for part in chunks(len(versions), chunk, len(x)):
             X = torch.stack([factor * (x_s.flip(-1) if mirror else x_s) for mirror, factor in versions[part]])
             M = map_over_copies(of, model, X, target)  # k B K h w   M(T_i(x))

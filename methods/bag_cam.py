@@ -18,6 +18,7 @@ of the network there is nothing to guide.
 """
 
 import contextlib
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,8 +48,8 @@ def bag_cam(
 ) -> Float[Tensor, "B 1 h w"]:
     """One localizer per position of `layer`, all of them summed."""
 
-    def log_y(logits: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
-        y = score(logits, target)
+    def log_y(output: Any) -> Float[Tensor, " n"]:
+        y = score(output, target)
         return torch.where(y == 0, 1, y).abs().log()
 
     with relu_backward(guided_rule) if guided else contextlib.nullcontext():

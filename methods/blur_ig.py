@@ -58,7 +58,7 @@ def blur_ig(
         given = f"{steps}, {max_sigma} and {grad_step}"
         raise ValueError(f"steps, max_sigma, grad_step: need at least one step and positive widths, got {given}")
     a, (H, W) = at_least_float32(x), x.shape[2:]
-    sigma = torch.arange(steps, dtype=torch.float64) * max_sigma / steps  # s
+    sigma = torch.arange(steps, dtype=torch.float64, device="cpu") * max_sigma / steps  # s
     total = torch.zeros_like(a)
     for part in chunks(steps, chunk, len(x)):
         rows, rows_e = (gaussian(s, H)[:, None, None] for s in (sigma[part], sigma[part] + grad_step))  # k 1 1 H H
@@ -75,8 +75,8 @@ def gaussian(sigma: Float[Tensor, " k"], n: int) -> Float[Tensor, "k n n"]:
     """Symmetric matrices that blur a row of n pixels, like scipy's gaussian_filter1d with mode="constant"."""
     radius = (4 * sigma + 0.5).floor()[:, None]  # k 1
     reach = max(n - 1, int(radius.max()))
-    d = torch.arange(-reach, reach + 1, dtype=sigma.dtype)  # distances
+    d = torch.arange(-reach, reach + 1, dtype=sigma.dtype, device="cpu")  # distances
     g = torch.exp(-0.5 * (d / sigma.clamp(min=1e-9)[:, None]) ** 2) * (d.abs() <= radius)  # k 2 reach + 1
     g = g / g.sum(dim=1, keepdim=True)  # over the whole kernel; outside the image are zeros
-    i = torch.arange(n)
+    i = torch.arange(n, device="cpu")
     return g[:, i - i[:, None] + reach]  # k n n

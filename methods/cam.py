@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._calls import logits_of
 from methods._registry import method
 from methods._torch import Target, activation, at_least_float32, head, score
 
@@ -37,9 +38,12 @@ from methods._torch import Target, activation, at_least_float32, head, score
 @torch.enable_grad()
 def cam(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, *, layer: str) -> Float[Tensor, "B 1 h w"]:
     """The classifier's weights applied at each position of `layer`, the last layer before the pooling."""
-    S, f = activation(model, x, layer)  # B N, B K h w
-    W = head(model, S, f)  # N K
-    (dy_dS,) = torch.autograd.grad(score(S, target).sum(), S, create_graph=x.requires_grad)  # B N, one-hot for a class
+    output, f = activation(model, x, layer)  # .., B K h w
+    S = logits_of(output)  # B N
+    W = head(model, x, S, f)  # N K
+    (dy_dS,) = torch.autograd.grad(
+        score(output, target).sum(), S, create_graph=x.requires_grad
+    )  # B N, one-hot for a class
     w = at_least_float32(dy_dS @ W)  # B K
     M = (w[:, :, None, None] * at_least_float32(f)).sum(dim=1, keepdim=True)  # B 1 h w   eq. 2
     return M if x.requires_grad else M.detach()

@@ -22,11 +22,14 @@ the first. A model that takes images of one size only is refused, so `attribute`
 was built with dynamic_img_size=True, call this function directly.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from methods._calls import logits_of
 from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient, at_least_float32, score
@@ -63,9 +66,9 @@ def cameras(
         raise ValueError(f"keep: must be 'agreeing' (sizes with the top class of the image) or 'all', got {keep!r}")
     (H, W), top, A, g = x.shape[2:], [], [], []
 
-    def y(logits: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
-        top.append(logits.argmax(dim=1))
-        return score(logits, target)
+    def y(output: Any) -> Float[Tensor, " B"]:
+        top.append(logits_of(output).argmax(dim=1))
+        return score(output, target)
 
     for t in range(steps):
         size = H + t * stride, round(W * (H + t * stride) / H)

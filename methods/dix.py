@@ -77,7 +77,7 @@ def dix(
     def along(layer: str, points: Any, origin: Origin, f: Callable[..., Tensor]) -> Float[Tensor, "B K h w"]:
         """The sum of f(g, v, r), g = ds/dv, over `points`: positions and weights."""
         a, w = (torch.tensor(p, device=x.device, dtype=at_least_float32(x).dtype) for p in points)  # n, n
-        total, before = torch.zeros(()), replay_before(model, layer)
+        total, before = x.new_zeros(()), replay_before(model, x, layer)
         for part in chunks(len(a), chunk, len(x)):
 
             def way(A: Float[Tensor, "B K h w"], a: Tensor = a[part]) -> Float[Tensor, "k B K h w"]:

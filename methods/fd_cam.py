@@ -69,7 +69,7 @@ def fd_cam(
     """
     if not 0 <= theta <= 1:
         raise ValueError(f"theta: must be a quantile in [0, 1], got {theta}")
-    with record_before(model, layer) as before:
+    with record_before(model, x, layer) as before:
         f, A, df_dA = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
     G = similar(A.detach(), theta).transpose(0, 1)  # K B K
     switches = torch.cat([G, ~G])[..., None, None]  # 2K B K 1 1   on, then off

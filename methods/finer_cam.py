@@ -23,11 +23,13 @@ gamma = 0 gives the host's map.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._calls import logits_of
 from methods._cost import Passes
 from methods._registry import method
 from methods._torch import Target, score
@@ -47,8 +49,8 @@ def finer(
     if weights not in ("mean", "softmax"):
         raise ValueError(f"weights: must be 'mean' or 'softmax' (the authors' head), got {weights!r}")
 
-    def u(z: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
-        y, D = score(z, target), references  # B
+    def u(output: Any) -> Float[Tensor, " B"]:
+        z, y, D = logits_of(output), score(output, target), references  # B N, B
         if isinstance(D, int):
             distance = (z - y[:, None]).detach().abs()  # B N
             if isinstance(target, Tensor):

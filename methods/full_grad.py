@@ -25,9 +25,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods._calls import run
 from methods._registry import method
 from methods._rules import rules
-from methods._torch import Target, at_least_float32, ratio, score
+from methods._torch import Target, at_least_float32, derivatives, ratio, score
 
 
 @torch.enable_grad()
@@ -69,12 +70,17 @@ def full_gradients(
     X = x if graph else x.detach().requires_grad_()
     try:
         with rules(required=("conv2d",), conv2d=conv2d, linear=linear, batch_norm=batch_norm, attention=refuse):
-            y = score(model(X), target)  # B
-        (df_dx,) = torch.autograd.grad(y.sum(), X, create_graph=graph)  # B C H W
+            y = score(run(model, X), target)  # B
+        (df_dx,) = derivatives(y, [X], create_graph=graph)  # B C H W
     finally:
         for handle in handles:
             handle.remove()
-    return at_least_float32(df_dx) * x, [t for t in terms if t is not None]
+    found = [t for t in terms if t is not None]
+    if wrong := [t for t in found if len(t) != len(x)]:
+        raise ValueError(
+            f"model: runs layers on {len(wrong[0])} rows for {len(x)} images, so a bias belongs to no image"
+        )
+    return at_least_float32(df_dx) * x, found
 
 
 def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B 1 H W"]:
@@ -102,7 +108,7 @@ def psi(a: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B 
 def full_grad(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B 1 H W"]:
     """The contributions of the image and of every bias to the score, summed over the layers at full resolution."""
     at_x, at_biases = full_gradients(model, x, target)  # B C H W, L of B K h w or B N
-    S, size = torch.zeros(()), (x.shape[2], x.shape[3])
+    S, size = x.new_zeros(()), (x.shape[2], x.shape[3])
     for a in (at_x, *(b for b in at_biases if b.ndim == 4)):
         S = S + psi(a, size)  # B 1 H W   section 4
     return S

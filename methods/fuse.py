@@ -66,7 +66,7 @@ def fuse(
         raise ValueError(
             f"how, scale: must be one of {', '.join(HOW)} and one of max, minmax, none, got {how!r} and {scale!r}"
         )
-    layers = finer_layers(model, layer, x.shape[1:]) if layers is None else layers
+    layers = finer_layers(model, layer, x) if layers is None else layers
     S = []
     for name in (*layers, layer):
         M = at_least_float32(of(model, x, target, layer=name))  # B 1 h_l w_l

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from methods._cost import Passes
 from methods._registry import method
-from methods._torch import Target, at_least_float32, attention, read_out, score
+from methods._torch import Target, at_least_float32, attention, derivatives, read_out, score
 
 
 @method(
@@ -39,9 +39,9 @@ from methods._torch import Target, at_least_float32, attention, read_out, score
 @torch.enable_grad()
 def generic_attention(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B 1 h w"]:
     """Relevance of each patch to the score, along attention that raises the score."""
-    logits, maps = attention(model, x)  # B N, L of B heads T T
-    y = score(logits, target)  # B
-    dy_dA = torch.autograd.grad(y.sum(), maps, create_graph=x.requires_grad)  # L of B heads T T
+    output, maps = attention(model, x)  # .., L of B heads T T
+    y = score(output, target)  # B
+    dy_dA = derivatives(y, maps, create_graph=x.requires_grad)  # L of B heads T T
     R = torch.eye(maps[0].shape[-1], device=x.device, dtype=at_least_float32(maps[0]).dtype)  # T T   eq. 1
     for A, grad in zip(maps, dy_dA, strict=True):
         A_bar = (at_least_float32(grad) * at_least_float32(A)).relu().mean(dim=1)  # B T T   eq. 5

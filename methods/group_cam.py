@@ -27,11 +27,13 @@ groups, each channel is a group.
 """
 
 from math import ceil
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._calls import probabilities
 from methods._cost import Formula, Passes
 from methods._registry import method
 from methods._torch import Target, activation_and_gradient, at_least_float32, chunks, minmax, score, scores, upsample
@@ -72,8 +74,8 @@ def group_cam(
     if confidence not in ("probability", "score"):
         raise ValueError(f"confidence: must be 'probability' (the authors' code) or 'score', got {confidence!r}")
 
-    def p_c(logits: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
-        return score(at_least_float32(logits).softmax(dim=1), target)
+    def p_c(output: Any) -> Float[Tensor, " n"]:
+        return score(probabilities(output), target)
 
     p = p_c if confidence == "probability" else target
     with torch.set_grad_enabled(x.requires_grad):
@@ -85,7 +87,7 @@ def group_cam(
         I, (H, W) = at_least_float32(x), x.shape[2:]
         rows, cols = blur(H, kernel, sigma).to(I), blur(W, kernel, sigma).to(I)  # H H, W W
         I_ = rows @ I @ cols.T  # B C H W   blur( I )
-        p_blur, L = scores(model, I_[None], p, like=x), torch.zeros(())  # 1 B
+        p_blur, L = scores(model, I_[None], p, like=x), x.new_zeros(())  # 1 B
         for part in chunks(m.shape[1], chunk, len(x)):
             M = minmax(upsample(m[:, part], x)).transpose(0, 1)[:, :, None]  # l B 1 H W
             s = scores(model, M * I + (1 - M) * I_, p, like=x) - p_blur  # l B
@@ -95,9 +97,9 @@ def group_cam(
 
 def blur(n: int, kernel: int, sigma: float) -> Float[Tensor, "n n"]:
     """The matrix that blurs a row of n pixels with a normalised Gaussian window; borders are reflected."""
-    d = torch.arange(kernel, dtype=torch.float64) - kernel // 2
+    d = torch.arange(kernel, dtype=torch.float64, device="cpu") - kernel // 2
     weight = torch.exp(-0.5 * (d / sigma) ** 2)  # kernel
     period = max(2 * (n - 1), 1)
-    j = (torch.arange(n)[:, None] + d.long()) % period  # n kernel
+    j = (torch.arange(n, device="cpu")[:, None] + d.long()) % period  # n kernel
     j = torch.minimum(j, period - j)  # ... 2 1 | 0 1 2 ... n - 1 | n - 2 ...
-    return torch.zeros(n, n, dtype=torch.float64).scatter_add(1, j, (weight / weight.sum()).expand(n, -1))
+    return torch.zeros(n, n, dtype=torch.float64, device="cpu").scatter_add(1, j, (weight / weight.sum()).expand(n, -1))

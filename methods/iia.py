@@ -96,13 +96,13 @@ def iia(
         q = V.relu() * df_dV if released else V * df_dV
         return q.relu() if released and earlier else q
 
-    m, images = torch.zeros(()), chunks(len(a_0), chunk, B * len(a_1) * len(a))
+    m, images = x.new_zeros(()), chunks(len(a_0), chunk, B * len(a_1) * len(a))
     if released and earlier:
         images, origin = iter([slice(0, len(a_0))]), least  # which needs all of them
     for i in images:
         X = x_ + a_0[i, None, None, None, None] * (points - x_)  # k B C H W   v^0
         X, goal = X.to(x.dtype).flatten(0, 1), tile(target, len(X))  # kB C H W
-        before = replay_before(model, earlier or layer)
+        before = replay_before(model, x, earlier or layer)
         for j in chunks(len(a_1), chunk, len(X) * len(a)):
             for l in chunks(len(a), chunk, len(X) * len(a_1[j])):
                 edits = [(earlier, partial(way, a_1[j]), len(a_1[j]))] if earlier else []

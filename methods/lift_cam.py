@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._calls import logits_of
 from methods._cost import Passes
 from methods._edits import Edit, run_edited
 from methods._flow import refuse_others
@@ -44,7 +45,8 @@ def coefficients(
     B, graph = len(x), x.requires_grad
     pair = Edit(layer, lambda A: torch.stack([A, torch.zeros_like(A)]), 2)  # 2 B K h w   with the maps, without
     with rescale() as nodes:
-        logits, _, V = run_edited(model, x, [pair], record=True)  # 2B N, B K h w, 2B K h w
+        output, _, V = run_edited(model, x, [pair], record=True)  # .., B K h w, 2B K h w
+        logits = logits_of(output)  # 2B N
         refuse_others(logits, V, nodes, PASSING, "DeepLIFT's Rescale", layer)
         (dy,) = torch.autograd.grad(score(logits[:B], target).sum(), logits, create_graph=graph)  # 2B N   0 below
         (m,) = torch.autograd.grad(logits, V, dy, create_graph=graph)  # 2B K h w

@@ -74,6 +74,6 @@ def windows(n: int, size: int, stride: int) -> Bool[Tensor, "k n"]:
         raise ValueError(f"size: the square must be 1 pixel at least and fit into the image ({n} pixels), got {size}")
     if not 1 <= stride <= size:
         raise ValueError(f"stride: must be 1 at least, and at most size = {size} to reach every pixel, got {stride}")
-    first = torch.arange(0, n - size + stride, stride)[:, None]  # k 1
-    u = torch.arange(n)
+    first = torch.arange(0, n - size + stride, stride, device="cpu")[:, None]  # k 1
+    u = torch.arange(n, device="cpu")
     return (first <= u) & (u < first + size)

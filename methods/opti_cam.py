@@ -28,9 +28,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._calls import run
 from methods._cost import Formula
 from methods._registry import method
-from methods._torch import Target, activation, at_least_float32, minmax, score, upsample
+from methods._torch import Target, activation, at_least_float32, derivatives, minmax, score, upsample
 
 
 @method(
@@ -64,8 +65,8 @@ def opti_cam(
         raise ValueError(f"objective: must be 'plain' (a high score) or 'norm' (the image's score), got {objective!r}")
     x = x.detach()
     with torch.no_grad():
-        logits, A = activation(model, x, layer)  # B N, B K h w
-        f_x, A = at_least_float32(score(logits, target)), at_least_float32(A).relu()  # B, B K h w
+        output, A = activation(model, x, layer)  # .., B K h w
+        f_x, A = at_least_float32(score(output, target)), at_least_float32(A).relu()  # B, B K h w
 
     def combine(u: Float[Tensor, "B K"]) -> Float[Tensor, "B 1 h w"]:
         return (u.softmax(dim=1)[:, :, None, None] * A).sum(dim=1, keepdim=True)
@@ -76,9 +77,9 @@ def opti_cam(
         with torch.enable_grad():
             u.requires_grad_()
             seen = x * minmax(upsample(combine(u), x)).to(x.dtype)  # B C H W
-            f = at_least_float32(score(model(seen), target))  # B
+            f = at_least_float32(score(run(model, seen), target))  # B
             F = f if objective == "plain" else -(f_x - f).abs()  # B
-            (g,) = torch.autograd.grad(F.sum(), u)  # B K
+            (g,) = derivatives(F, [u])  # B K
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2  # B K, B K
         step = (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)  # B K   Adam
         u = u.detach() + lr * step  # B K

@@ -27,11 +27,13 @@ A callable target gets probabilities; with confidence="score" it gets logits. A 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._calls import probabilities
 from methods._cost import Formula
 from methods._layers import finer_layers
 from methods._registry import method
@@ -72,17 +74,17 @@ def poly_cam(
     if confidence not in ("probability", "score"):
         raise ValueError(f"confidence: must be 'probability' (the authors' code) or 'score', got {confidence!r}")
 
-    def probability(logits: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
-        return score(at_least_float32(logits).softmax(dim=1), target)
+    def probability(output: Any) -> Float[Tensor, " n"]:
+        return score(probabilities(output), target)
 
     f = probability if confidence == "probability" else target
     S: list[Tensor] = []
     with torch.set_grad_enabled(x.requires_grad):
         deepest = activation(model, x, layer)
-        finer = finer_layers(model, layer, x.shape[1:]) if layers is None else layers
+        finer = finer_layers(model, layer, x) if layers is None else layers
         for name in (layer, *reversed(finer)):
-            logits, A = deepest if name == layer else activation(model, x, name)  # B N, B K h w
-            f_x, A, w = at_least_float32(score(logits, f)), at_least_float32(A), []  # B, B K h w
+            output, A = deepest if name == layer else activation(model, x, name)  # .., B K h w
+            f_x, A, w = at_least_float32(score(output, f)), at_least_float32(A), []  # B, B K h w
             for k in chunks(A.shape[1], chunk, len(x)):
                 q = A.new_tensor([percentile / 100, 1 - percentile / 100])  # 2
                 lo, hi = A[:, k].flatten(2).quantile(q, dim=2)[..., None, None]  # B k 1 1, B k 1 1

@@ -21,14 +21,17 @@ position is an unusual input: after average pooling it counts 1 / (h w), so that
 In a transformer the class and register tokens do not change. If the score does not depend on the layer, the map is 0.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._calls import probabilities
 from methods._cost import Formula, Passes
 from methods._edits import edited_scores, record_before
 from methods._registry import method
-from methods._torch import Target, activation, at_least_float32, minmax, score
+from methods._torch import Target, activation, minmax, score
 
 
 @method(
@@ -53,11 +56,11 @@ def recipro_cam(
 ) -> Float[Tensor, "B 1 h w"]:
     """The score of each position of `layer`, with all other positions set to 0."""
 
-    def probability(logits: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
-        return score(at_least_float32(logits).softmax(dim=1), target)
+    def probability(output: Any) -> Float[Tensor, " n"]:
+        return score(probabilities(output), target)
 
     with torch.set_grad_enabled(x.requires_grad):
-        with record_before(model, layer) as before:
+        with record_before(model, x, layer) as before:
             _, A = activation(model, x, layer)  # B K h w
         h, w = A.shape[2:]
         i, j = torch.arange(h, device=x.device), torch.arange(w, device=x.device)

@@ -31,7 +31,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from methods import _layers
+from methods import _grids, _layers
+from methods._calls import run
 from methods._cost import Passes
 from methods._registry import method
 from methods._torch import (
@@ -47,7 +48,7 @@ from methods._torch import (
 )
 
 
-def modules_before(model: nn.Module, layer: str, image: tuple[int, ...]) -> list[str]:
+def modules_before(model: nn.Module, layer: str, image: _layers.Image) -> list[str]:
     """The last stage on each grid finer than that of `layer`, if it is made of modules; so without the stem."""
     finer = _layers.finer_layers(model, layer, image)
     return [name for name in finer if any(True for _ in model.get_submodule(name).children())]
@@ -71,22 +72,23 @@ def activations_and_gradients(
     kept: dict[str, Tensor] = {}  # in execution order
 
     def read(name: str) -> Callable[[Tensor], Tensor]:
+        at = _layers.layout(model, name, x)
+
         def replace(out: Tensor) -> Tensor:
-            at = _layers.layout(out, (x.shape[2], x.shape[3]), model)
             torch.set_grad_enabled(True)  # from the first layer on; the block below restores the mode
-            A = _layers.to_grid(out, at)
+            A = _grids.to_grid(out, at)
             kept[name] = A if A.requires_grad else A.detach().requires_grad_()
-            return _layers.from_grid(kept[name].clone(), out, at)  # in-place operations follow
+            return _grids.from_grid(kept[name].clone(), out, at)  # in-place operations follow
 
         return replace
 
-    layers = modules_before(model, layer, x.shape[1:]) if layers is None else layers
+    layers = modules_before(model, layer, x) if layers is None else layers
     with ExitStack() as stack:
         for name in {layer, *layers}:
             stack.enter_context(layer_hook(model, name, read(name)))
         stack.enter_context(torch.set_grad_enabled(x.requires_grad))
         stack.enter_context(double_backward(x.requires_grad))
-        y = score(model(x), target)  # B
+        y = score(run(model, x), target)  # B
     A = [*kept.values()]
     g = torch.autograd.grad(y.sum(), A, create_graph=x.requires_grad, allow_unused=True)
     g = [require_gradient(model, x, name, g_l) for name, g_l in zip(kept, g, strict=True)]

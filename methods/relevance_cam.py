@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._calls import logits_of
 from methods._cost import Passes
 from methods._flow import refuse_others
 from methods._lrp import PASSING, z_plus
@@ -44,9 +45,10 @@ def relevance(
     """
     graph = x.requires_grad
     with z_plus() as nodes:
-        logits, A = activation(model, x, layer)  # B N, B K h w
+        output, A = activation(model, x, layer)  # .., B K h w
+        logits = logits_of(output)  # B N
         refuse_others(logits, A, nodes, PASSING, "LRP", layer)
-        (t,) = torch.autograd.grad(score(logits, target).sum(), logits, create_graph=graph)  # B N   1 at the class
+        (t,) = torch.autograd.grad(score(output, target).sum(), logits, create_graph=graph)  # B N   1 at the class
         start = t - (t.sum(dim=1, keepdim=True) - t) / t.shape[1]  # B N
         (R,) = torch.autograd.grad(logits, A, start, create_graph=graph)  # B K h w
     return at_least_float32(R), at_least_float32(A if graph else A.detach())

@@ -32,16 +32,24 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
+from methods._calls import logits_of
 from methods._cost import Passes
 from methods._registry import method
 from methods._rules import rules
 from methods._torch import Target, activation, activation_and_gradient, at_least_float32, double_backward, score
 
 
-def rest(classes: Int[Tensor, " B"]) -> Callable[[Float[Tensor, "B N"]], Float[Tensor, " B"]]:
+def rest(classes: Int[Tensor, " B"]) -> Callable[[Any], Float[Tensor, " B"]]:
     """ReST, a target for any method: u = z^c + log p^c. Its gradient does not vanish, neither at p^c = 1 nor at 0."""
-    return lambda z: score(z, classes) + score(z.log_softmax(dim=1), classes)
+
+    def u(output: Any) -> Float[Tensor, " B"]:
+        z = logits_of(output)  # B N
+        log_p = z.log_softmax(dim=1) if z.shape[1] > 1 else logsigmoid(z)  # B N
+        return score(z, classes) + score(log_p, classes)
+
+    return u
 
 
 def layer_norm(
@@ -79,8 +87,8 @@ def shapley_cam(
         raise ValueError(f"weights: must be 'mean' or 'elementwise' (the author's repository), got {weights!r}")
     graph = x.requires_grad
     with double_backward(True), rules(required=(), layer_norm=layer_norm) if graph else contextlib.nullcontext():
-        logits, A = activation(model, x, layer)  # B N, B K h w
-        y = score(logits, target)  # B
+        output, A = activation(model, x, layer)  # .., B K h w
+        y = score(output, target)  # B
         (g,) = torch.autograd.grad(y.sum(), A, create_graph=True, allow_unused=True)  # B K h w
         if g is None or not g.any():
             activation_and_gradient(model, x, target, layer)  # raises where no position can change the score

@@ -85,10 +85,10 @@ def six(
     a, w = (torch.tensor(v, device=x.device, dtype=dtype).repeat(samples) for v in points)  # samples n
     draw = [i for i in range(samples) for _ in range(steps)]  # samples n   which noise belongs to a point
     p = float(np.prod(1 - np.linspace(1e-4, 0.02, diffusion + 1)))
-    last = probe(model, x.shape[1:]).layer if released else None  # before the pooling
+    last = probe(model, x).layer if released else None  # before the pooling
     H = []
     for name in (layer, *fuse_as_released):
-        total, before = torch.zeros(()), replay_before(model, name)
+        total, before = x.new_zeros(()), replay_before(model, x, name)
         for part in chunks(len(a), chunk, len(x)):
 
             def way(A: Float[Tensor, "B K h w"], part: slice = part, name: str = name) -> Float[Tensor, "k B K h w"]:

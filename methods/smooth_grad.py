@@ -14,7 +14,6 @@ captum's stdevs is absolute, not a fraction of the image's range.
 Good to know: a noise tensor is drawn once per sample and shared by the batch.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -44,7 +43,7 @@ def smooth_grad(
     chunk: int = 8,
 ) -> Float[Tensor, "B K h w"]:
     """The map `of`, averaged over noisy copies of the image; `noise` is a fraction of its range, usually 0.1 to 0.2."""
-    n, total = samples, torch.zeros(())
+    n, total = samples, x.new_zeros(())
     for X in noisy(x, n, noise, seed, chunk):  # k B C H W   x + N(0, sigma^2)
         M = map_over_copies(of, model, X, target)  # k B K h w
         total = total + M.sum(dim=0)  # B K h w

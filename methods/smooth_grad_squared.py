@@ -13,7 +13,6 @@ Differs from other code: PAIR computes this when asked for SmoothGrad (magnitude
 Good to know: the map has no sign, and the unit of a squared gradient.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -43,7 +42,7 @@ def smooth_grad_squared(
     chunk: int = 8,
 ) -> Float[Tensor, "B K h w"]:
     """The square of the map `of`, averaged over noisy copies of the image."""
-    J, total = samples, torch.zeros(())
+    J, total = samples, x.new_zeros(())
     for X in noisy(x, J, noise, seed, chunk):  # k B C H W   x + eta
         g = map_over_copies(of, model, X, target)  # k B K h w
         total = total + g.square().sum(dim=0)  # B K h w

@@ -13,7 +13,6 @@ Differs from other code: no.
 Good to know: the mean cancels, so the map shows where the explanation is unstable, not the explanation itself.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -43,7 +42,7 @@ def var_grad(
     chunk: int = 8,
 ) -> Float[Tensor, "B K h w"]:
     """The variance of the map `of` over noisy copies of the image."""
-    n, mean, spread = 0, torch.zeros(()), torch.zeros(())
+    n, mean, spread = 0, x.new_zeros(()), x.new_zeros(())
     for X in noisy(x, samples, noise, seed, chunk):  # k B C H W   x + g_i
         for E in map_over_copies(of, model, X, target):  # B K h w
             n, old = n + 1, mean

@@ -106,9 +106,9 @@ def segment(x: Float[Tensor, "C H W"]) -> Bool[Tensor, "S H W"]:
     for scale in (50, 100, 150, 250, 500, 1200):
         labels = felzenszwalb(image, scale=scale, sigma=0.8, min_size=150)  # 224 224
         labels = resize(labels, (H, W), order=0, mode="constant", preserve_range=True, anti_aliasing=False)
-        labels = torch.tensor(labels).int()  # H W
-        masks.append(labels == torch.arange(int(labels.max()) + 1)[:, None, None])  # s H W
-    i = torch.arange(-5, 6)
+        labels = torch.tensor(labels, device="cpu").int()  # H W
+        masks.append(labels == torch.arange(int(labels.max()) + 1, device="cpu")[:, None, None])  # s H W
+    i = torch.arange(-5, 6, device="cpu")
     disk = (i**2 + i[:, None] ** 2 <= 25).float()  # 11 11
     s = torch.cat(masks).float()  # S H W
     return F.conv2d(s, disk.expand(len(s), 1, 11, 11), padding=5, groups=len(s)) > 0.5  # S H W

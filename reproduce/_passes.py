@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from methods import _layers
 
 
 class Pass(NamedTuple):
@@ -45,16 +48,17 @@ class FirstOperation(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def counting(model: nn.Module, own: Sequence[int]) -> Iterator[list[Pass]]:
-    """Every forward and backward pass of `model` within the block, in order; `own` is (H, W) of the batch."""
+def counting(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Iterator[list[Pass]]:
+    """Every forward and backward pass of `model` within the block, in order; `x` is the batch, looked at before."""
+    _layers.probe(model, x)
     seen: list[Pass] = []
     entered, size, run = 0, None, model.forward
 
-    def call(x: Tensor) -> Tensor:
+    def call(images: Tensor) -> Tensor:
         nonlocal entered, size
-        entered, (h, w) = 0, x.shape[2:]
-        size = None if (h, w) == tuple(own) else (h, w)
-        return run(x)
+        entered, (h, w) = 0, images.shape[2:]
+        size = None if (h, w) == tuple(x.shape[2:]) else (h, w)
+        return run(images)
 
     def forward(images: int) -> None:
         nonlocal entered

@@ -77,7 +77,7 @@ def time_method(
         if counted:
             f(model, x, target)
             return
-        with counting(model, x.shape[2:]) as seen, peak_memory(x.device) as held:
+        with counting(model, x) as seen, peak_memory(x.device) as held:
             f(model, x, target)
         counted.extend(seen)
         memory.extend(held)
@@ -160,7 +160,7 @@ def compare(
     counted: dict[str, list[float]] = {}
     longest = 0.0
     for who, job in jobs.items():  # warms up as well
-        with counting(model, x.shape[2:]) as passes, quiet():
+        with counting(model, x) as passes, quiet():
             longest = max(longest, seconds(job, clock))
         counted[who] = list(count(passes, len(x)).passes)
     times: dict[str, list[float]] = {who: [] for who in jobs}

@@ -29,13 +29,18 @@ PROBES = {}  # name in nets.MAKE: what a probe of it found
 
 def last_layer(model):
     """The default layer. What a probe finds does not depend on the weights, so that of one `net` serves all."""
-    name = getattr(model, "made_as", None)
-    if name in PROBES:
-        _layers._PROBES.setdefault(model, PROBES[name])
-    layer = default_layer(model, (3, 32, 32))
-    if name:
-        PROBES[name] = _layers._PROBES[model]
-    return layer
+    x = images(1, dtype=next(model.parameters()).dtype)
+    share_probe(model, x)
+    if getattr(model, "made_as", None):
+        PROBES[model.made_as] = _layers.probe(model, x)
+    return default_layer(model, x)
+
+
+def share_probe(model, x):
+    """Let a `net` know what the probe of another `net` of its name found."""
+    found = PROBES.get(getattr(model, "made_as", None))
+    if found and x.shape[1:] == (3, 32, 32):
+        _layers.remember(model, x, found)
 
 
 def in_turn(cases, ids, by):
@@ -76,6 +81,7 @@ def bound(m, model, **fill):
     keywords = {k: v for k, v in fill.items() if k in m.params}
 
     def f(model, x, target):
+        share_probe(model, x)
         segments = {"segments": [SEGMENTS] * len(x)} if "segments" in m.params else {}
         return m.fn(model, x, target, **keywords, **segments)
 

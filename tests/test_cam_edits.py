@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import methods
 from helpers import CLASSES, FirstConvolution, bound, hooks, images, in_turn, references
-from methods import METHODS, _layers
+from methods import METHODS, _grids, _layers
 from methods._edits import edited_scores
 from methods._rescale import rescale
 from methods._torch import activation
@@ -49,12 +49,11 @@ def scaled(A, k):
 
 def one_run_each(model, x, target, layer):
     """Each edit by itself, in a run of the whole network."""
-    scores = []
+    scores, at = [], _layers.layout(model, layer, x)
     for factor in FACTORS:
 
         def scale(_module, _args, out, factor=factor):
-            at = _layers.layout(out, tuple(x.shape[2:]), model)
-            return _layers.from_grid((factor * _layers.to_grid(out, at)).clone(), out, at)
+            return _grids.from_grid((factor * _grids.to_grid(out, at)).clone(), out, at)
 
         handle = model.get_submodule(layer).register_forward_hook(scale)
         with torch.no_grad():
@@ -146,6 +145,7 @@ def test_edited_copies_equal_one_run_each(i, B, chunk):
 
 
 def computed(model, x, layer, chunk):
+    _layers.probe(model, x)
     with torch.no_grad(), Convolutions() as counted:
         edited_scores(model, x, CLASSES[: len(x)], layer, scaled, len(FACTORS), chunk)
     return counted.batches
@@ -186,11 +186,13 @@ def test_edits_in_a_graph():
 def test_hooks_of_the_caller_see_real_tensors():
     """What is replayed has no tensors to show, so with hooks before the layer every pass is computed."""
     model, x, seen = net("relu"), images(), []
+    _layers.probe(model, x)
     model.layer1.register_forward_hook(lambda _m, _a, out: seen.append(out))
     assert computed(model, x, "layer3", 6) == ([3] * 8 + [6] * 3) * 3 + [3] * 11
     assert len(seen) == 4
     assert all(torch.equal(out, seen[0]) for out in seen)
     model = net("relu")
+    _layers.probe(model, x)
     model.fc.register_forward_hook(lambda _m, _a, out: seen.append(len(out)))  # as who counts passes does
     assert computed(model, x, "layer3", 6) == [3] * 8 + [6] * 9 + [3] * 3
     assert seen[4:] == [6, 6, 6, 3]

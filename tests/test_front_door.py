@@ -46,7 +46,8 @@ def x():
         (TypeError, r"target: must be None, an int.* got str", {"target": "cat"}),
         (ValueError, r"target: must map logits \(3, 10\) to one score .* got \(3, 10\)", {"target": lambda y: y}),
         (TypeError, r"sample: var_grad has no such keyword; the .* samples", {"name": "var_grad", "sample": 3}),
-        (TypeError, r"model: must be a torch.nn.Module, got function", {"model": lambda x: x}),
+        (TypeError, r"model: must be a torch.nn.Module or a function of images, got str", {"model": "resnet50"}),
+        (ValueError, r"layer: a function as a model hides", {"model": lambda x: x}),
         (ValueError, r"model: attention_rollout is .* for vit models, this is a cnn", {"name": "attention_rollout"}),
         (ValueError, r"samples, noise: need at least one sample", {"name": "smooth_grad", "samples": 0}),
         (ValueError, r"chunk: .* must be 1 or more, got 0", {"name": "smooth_grad", "chunk": 0}),
@@ -75,7 +76,7 @@ def test_device_is_compared(model):
 
 @pytest.mark.filterwarnings("ignore")
 def test_scripted_models_are_refused_and_compiled_ones_unwrapped(model, x):
-    with pytest.raises(TypeError, match="model: scripted modules"):
+    with pytest.raises(TypeError, match="model: it is scripted"):
         attribute("grad_cam", torch.jit.trace(model, x), x)
     compiled = torch.compile(model, backend="eager")
     torch.testing.assert_close(attribute("grad_cam", compiled, x), attribute("grad_cam", model, x))
@@ -83,7 +84,7 @@ def test_scripted_models_are_refused_and_compiled_ones_unwrapped(model, x):
 
 def test_training_mode_is_warned_about(x):
     model = net("elu").train()
-    with pytest.warns(UserWarning, match=r"model: is in training mode.*model.eval\(\)"):
+    with pytest.warns(UserWarning, match=r"model: it is in training mode.*model.eval\(\)"):
         attribute("gradient", model, x, CLASSES)
 
 
@@ -91,6 +92,7 @@ def test_target_none_is_each_images_top_class_and_free_for_single_pass_methods(m
     runs = []
     handle = model.register_forward_hook(lambda *_: runs.append(1))
     top = model(x).argmax(dim=1)
+    attribute("grad_cam", model, x, layer="layer3")  # the first call looks at the model
     runs.clear()
     attribute("grad_cam", model, x, layer="layer3")
     assert len(runs) == 1

@@ -10,7 +10,7 @@ from torch import nn
 
 import methods
 from helpers import CLASSES, hooks, images
-from methods import _layers
+from methods import _grids, _layers
 from methods._edits import edited_scores
 from methods._torch import activation, activation_and_gradient
 from nets import net
@@ -71,9 +71,14 @@ def test_a_model_without_any_grid_is_probed_all_the_same():
     assert methods.attribute("gradient", model, images().float()).shape == (3, 3, 32, 32)
 
 
-def test_no_default_layer_is_an_error_that_lists_candidates():
+def test_a_head_that_flattens_the_grid():
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 36, 9), nn.Linear(9, 2)).eval()
-    with pytest.raises(ValueError, match=r"layer: none found.*\['0', '1'\]"):
+    assert _layers.default_layer(model, (3, 8, 8)) == "1"
+
+
+def test_no_default_layer_is_an_error_that_lists_candidates():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 9), nn.Linear(9, 2)).eval()
+    with pytest.raises(ValueError, match=r"layer: none found.*\[\]"):
         _layers.default_layer(model, (3, 8, 8))
 
 
@@ -102,47 +107,89 @@ def test_the_probe_is_made_once_and_does_not_keep_the_model_alive():
     assert len(_layers._PROBES) < before
 
 
-@pytest.mark.parametrize(
-    ("T", "size", "prefix", "grid"),
-    [
-        (196, (224, 224), 0, (0, 14, 14)),
-        (197, (224, 224), 1, (1, 14, 14)),
-        (198, (224, 224), 2, (2, 14, 14)),
-        (201, (224, 224), 5, (5, 14, 14)),  # class token and four registers
-        (197, (224, 224), 0, (1, 14, 14)),  # not declared: found
-        (281, (224, 320), 1, (1, 14, 20)),
-        (280, (320, 224), 1, (0, 20, 14)),  # declared, but this layer has none
-        (17, (32, 32), 1, (1, 4, 4)),
-    ],
-)
-def test_tokens_to_grid(T, size, prefix, grid):
-    assert _layers.token_grid(T, size, prefix) == grid
+class Holding(nn.Module):
+    """A network whose layer `held` holds 4 x 6 cells of an image of 32 x 48 in its own way; `back` undoes that."""
+
+    def __init__(self, hold, back):
+        super().__init__()
+        self.patches, self.held = nn.Conv2d(3, 5, 8, 8), nn.Identity()
+        self.cls, self.fc = nn.Parameter(torch.randn(1, 2, 5)), nn.Linear(5, 7)
+        self.hold, self.back = hold, back
+
+    def forward(self, x):
+        return self.fc(self.back(self.held(self.hold(self, self.patches(x)))))
 
 
-def test_tokens_that_are_no_grid():
-    with pytest.raises(ValueError, match="130 tokens are not a grid over a 320 x 224 image"):
-        _layers.token_grid(130, (320, 224))
+def tokens(a):
+    return a.flatten(2).transpose(1, 2)
 
 
-@pytest.mark.parametrize(
-    ("shape", "size", "at"),
-    [
-        ((2, 64, 7, 7), (224, 224), ("nchw", 0, 7, 7)),
-        ((2, 7, 7, 64), (224, 224), ("nhwc", 0, 7, 7)),
-        ((2, 64, 7, 10), (224, 320), ("nchw", 0, 7, 10)),
-        ((2, 10, 7, 64), (320, 224), ("nhwc", 0, 10, 7)),
-        ((2, 56, 56, 56), (224, 224), ("nchw", 0, 56, 56)),  # a tie: the usual layout
-        ((2, 64, 8, 10), (225, 300), ("nchw", 0, 8, 10)),  # sizes were rounded
-        ((2, 50, 64), (224, 224), ("tokens", 1, 7, 7)),
-    ],
-)
-def test_layouts_and_back(shape, size, at):
-    out = torch.randn(shape)
-    got = _layers.layout(out, size, nn.Identity())
-    assert got == at
-    A = _layers.to_grid(out, got)
-    assert A.shape[-2:] == at[2:]
-    assert torch.equal(_layers.from_grid(A, out, got), out)
+SNAKE = torch.arange(24).view(4, 6).flip(1).T.flatten()  # an order of the cells that is not row by row
+HOLDS = {  # what the layer returns, how it is pooled, the layout
+    "B K h w": (lambda m, a: a, lambda a: a.mean((2, 3)), (4, 0, 1, 4, 6, None)),
+    "B h w K": (lambda m, a: a.permute(0, 2, 3, 1), lambda a: a.mean((1, 2)), (4, 0, 3, 4, 6, None)),
+    "B T K": (lambda m, a: tokens(a), lambda a: a.mean(1), (3, 0, 2, 4, 6, tuple(range(24)))),
+    "B K T": (lambda m, a: a.flatten(2), lambda a: a.mean(2), (3, 0, 1, 4, 6, tuple(range(24)))),
+    "T B K": (lambda m, a: tokens(a).transpose(0, 1), lambda a: a.mean(0), (3, 1, 2, 4, 6, tuple(range(24)))),
+    "two tokens first": (
+        lambda m, a: torch.cat([m.cls.expand(len(a), 2, 5), tokens(a)], 1),
+        lambda a: a.mean(1),
+        (3, 0, 2, 4, 6, tuple(range(2, 26))),
+    ),
+    "two tokens last": (
+        lambda m, a: torch.cat([tokens(a), m.cls.expand(len(a), 2, 5)], 1),
+        lambda a: a.mean(1),
+        (3, 0, 2, 4, 6, tuple(range(24))),
+    ),
+    "another order": (
+        lambda m, a: tokens(a)[:, SNAKE],
+        lambda a: a.mean(1),
+        (3, 0, 2, 4, 6, tuple(SNAKE.argsort().tolist())),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_a_layout_is_where_the_places_of_the_image_went(name):
+    hold, back, want = HOLDS[name]
+    torch.manual_seed(0)
+    model, x = Holding(hold, back).eval(), torch.randn(2, 3, 32, 48)
+    at = _layers.layout(model, "held", x)
+    assert at == want
+    A = model.patches(x)
+    out = hold(model, A)
+    assert torch.equal(_grids.to_grid(out, at), A)
+    B = torch.randn(6, 5, 4, 6)  # three copies of the batch
+    back_again = _grids.from_grid(B, out, at)
+    assert torch.equal(back_again, hold(model, B))
+    edited = edited_scores(model, x, CLASSES[:2], "held", lambda A: torch.stack([A, 2 * A]), 2)
+    want = torch.stack([model.fc(back(hold(model, k * A))).gather(1, CLASSES[:2, None])[:, 0] for k in (1, 2)])
+    torch.testing.assert_close(edited, want)
+
+
+def window(a):
+    """2 x 3 cells in each window: 4 windows of an image are 4 rows of the batch."""
+    return a.unflatten(2, (2, 2)).unflatten(4, (2, 3)).permute(0, 2, 4, 3, 5, 1).flatten(0, 2).flatten(1, 2)
+
+
+NO_GRID = {
+    "windows": (window, lambda a: a.unflatten(0, (2, -1)).mean((1, 2)), "holds parts of images .* 8 rows for 2 images"),
+    "two copies": (lambda a: torch.cat([a, a.flip(3)]), lambda a: a.mean((2, 3))[:2], "4 rows for 2 images"),
+    "a shuffled batch": (lambda a: a.flip(0), lambda a: a.flip(0).mean((2, 3)), "another batch: 2 rows for 2 images"),
+    "no order": (lambda a: tokens(a)[:, :23], lambda a: a.mean(1), "in no order of rows and columns"),
+    "heads": (lambda a: tokens(a)[:, None].repeat(1, 3, 1, 1), lambda a: a.mean((1, 2)), "one axis of channels"),
+    "one position": (lambda a: a.mean((2, 3), keepdim=True), lambda a: a[:, :, 0, 0], "has no spatial grid"),
+}
+
+
+@pytest.mark.parametrize("name", NO_GRID)
+def test_a_layer_that_holds_no_grid_of_whole_images_is_refused(name):
+    hold, back, why = NO_GRID[name]
+    model, x = Holding(lambda _m, a: hold(a), back).eval(), torch.randn(2, 3, 32, 48)
+    with pytest.raises(
+        ValueError, match=f"^layer: 'held': .*{why}.*; the nearest layer with whole images is 'patches'"
+    ):
+        methods.attribute("grad_cam", model, x, 1, layer="held")
 
 
 @pytest.mark.parametrize("name", ["relu", "gelu_ln", "vit", "vit_avg", "swin"])
@@ -175,9 +222,10 @@ def test_edited_copies_equal_one_run_each(name, layer):
     assert got.shape == (4, 3)
     torch.testing.assert_close(got[2], model(x).gather(1, CLASSES[:, None])[:, 0])
 
+    at = _layers.layout(model, layer, x)
+
     def scale(_module, _args, out, f):
-        grid = _layers.layout(out, (32, 32), model)
-        return _layers.from_grid(f * _layers.to_grid(out, grid), out, grid)
+        return _grids.from_grid(f * _grids.to_grid(out, at), out, at)
 
     for i, f in enumerate(factors):
         handle = model.get_submodule(layer).register_forward_hook(lambda m, a, o, f=f: scale(m, a, o, f))
@@ -188,6 +236,7 @@ def test_edited_copies_equal_one_run_each(name, layer):
 
 def test_the_stem_runs_once_on_the_batch():
     model, x, seen = net("relu"), images(), []
+    _layers.probe(model, x)
     model.conv1.register_forward_hook(lambda _m, _a, out: seen.append(len(out)))
     with torch.no_grad():
         edited_scores(model, x, CLASSES, "layer3", lambda A: A.repeat(5, 1, 1, 1, 1), 5)
@@ -196,6 +245,7 @@ def test_the_stem_runs_once_on_the_batch():
 
 def test_no_graph_before_the_layer():
     model, x, graph = net("relu"), images(), []
+    _layers.probe(model, x)
     model.layer1.register_forward_hook(lambda _m, _a, out: graph.append(out.requires_grad))
     activation_and_gradient(model, x, CLASSES, "layer3")
     activation_and_gradient(model, x.requires_grad_(), CLASSES, "layer3")
@@ -209,11 +259,11 @@ def test_a_layer_behind_the_last_attention_is_refused():
 
 
 def test_a_layer_without_a_grid_or_run_twice_is_refused():
-    with pytest.raises(ValueError, match=r"layer: 'fc': its output \(\(3, 10\)\) has no spatial grid"):
+    with pytest.raises(ValueError, match=r"layer: 'fc': its output \(\(2, 10\)\) has no spatial grid"):
         activation(net("relu"), images(), "fc")
     model = net("relu")
     model.layer3 = nn.Sequential(model.layer3, model.layer3)
-    with pytest.raises(ValueError, match=r"layer: 'layer3.0' ran 2 times"):
+    with pytest.raises(ValueError, match=r"layer: 'layer3.0': it ran 2 times"):
         activation(model, images(), "layer3.0")
     assert hooks(model) == 0
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from helpers import CLASSES, images
-from methods._layers import pooled_rows
+from methods._layers import probe
 from methods._rules import attention_maps, explicit_attention, relu_backward, rules
 from methods._torch import attention, read_out
 from methods.gradient import gradient
@@ -69,7 +69,10 @@ def test_explicit_attention_is_the_fused_one(mask, scale):
 
 @pytest.mark.parametrize("name", ["relu", "swin"])
 def test_no_global_attention_is_an_error(name):
-    with pytest.raises(ValueError, match=r"^model: (computes no attention map|attention must be global)"):
+    with pytest.raises(
+        ValueError,
+        match=r"^model: needs attention between the tokens of one grid; (computes no attention|.* inside windows)",
+    ):
         attention(net(name), images())
 
 
@@ -158,7 +161,7 @@ def test_the_rows_read_out_are_those_that_the_score_depends_on(name, options, ro
     (g,) = torch.autograd.grad(model(torch.randn(1, 3, 32, 32))[:, 3].sum(), kept[0])
     P = getattr(model, "num_prefix_tokens", 0)
     assert g[0].abs().sum(dim=1).nonzero().flatten().tolist() == rows
-    assert list(range(g.shape[1]))[pooled_rows(model, P)] == rows
+    assert probe(model, (3, 32, 32)).tokens.read == tuple(rows)
     R = torch.arange(1.0, g.shape[1] ** 2 + 1).view(1, g.shape[1], g.shape[1])
     row = R[0, rows].mean(dim=0)[P:]
     torch.testing.assert_close(read_out(model, torch.zeros(1, 3, 32, 32), R), row.view(1, 1, 4, 4))

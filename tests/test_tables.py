@@ -18,7 +18,7 @@ from _passes import Pass, count, counting
 from _prices import Price
 from figure_numbers import numbers
 from helpers import CLASSES, bound, images, references
-from methods import METHODS
+from methods import METHODS, _layers
 from methods._cost import Cost, Images
 from nets import net
 
@@ -99,7 +99,7 @@ def test_the_reader_sees_the_libraries_on_photographs():
 
 def test_passes_are_counted_with_their_batches():
     model, x = net("relu"), images(2)
-    with counting(model, x.shape[2:]) as passes:
+    with counting(model, x) as passes:
         model(x)
         model(x.requires_grad_())[:, 0].sum().backward()
     assert [p[:3] for p in passes] == [("forward", 2, 2), ("forward", 2, 2), ("backward", 2, 2)]
@@ -109,7 +109,7 @@ def test_passes_are_counted_with_their_batches():
 
 def test_passes_of_the_tail_are_told_apart():
     m, model, x = METHODS["ablation_cam"], net("relu"), images(1)
-    with counting(model, x.shape[2:]) as passes:
+    with counting(model, x) as passes:
         m.fn(model, x, CLASSES[:1], layer="layer4")
     assert passes == [Pass("forward", 1, 1), Pass("forward", 0, 16)]  # the second does not enter: it is replayed
     cost = m.cost(K=16)
@@ -119,7 +119,7 @@ def test_passes_of_the_tail_are_told_apart():
 
 def test_a_gradient_that_ends_at_the_layer_is_of_the_tail():
     model, x = net("relu"), images(2)
-    with counting(model, x.shape[2:]) as passes:
+    with counting(model, x) as passes:
         METHODS["guided_grad_cam"].fn(model, x, CLASSES[:2], layer="layer4")
     assert sorted(passes) == [("backward", 0, 2, None), ("backward", 2, 2, None), *[("forward", 2, 2, None)] * 2]
 
@@ -130,7 +130,7 @@ def test_the_table_counts_what_is_declared(name, batch):
     m, model, x = METHODS[name], net("relu"), images(batch)
     f = bound(m, model)
     cost = m.cost(**_prices.sizes(model, x, f.keywords.get("layer")) | f.keywords)
-    with counting(model, x.shape[2:]) as passes:
+    with counting(model, x) as passes:
         f(model, x, CLASSES[:batch])
     found = count(passes, batch)
     assert list(zip(found.passes, found.before, strict=True)) == list(cost)
@@ -195,7 +195,7 @@ def test_several_layers_share_the_passes_of_the_tail():
 def test_passes_of_larger_images_are_priced_as_what_they_are():
     m, model, x = METHODS["cameras"], net("relu"), images(2, h=32, w=48)
     keywords = {"layer": "layer4", "steps": 2, "stride": 32}
-    with counting(model, x.shape[2:]) as passes:
+    with counting(model, x) as passes:
         m.fn(model, x, CLASSES[:2], **keywords)
     assert [p.size for p in passes] == [None, None, (64, 96), (64, 96)]
     assert count(passes, 2).passes == m.cost(**keywords).total == (2, 2)
@@ -330,9 +330,10 @@ def test_counting_does_not_change_what_runs():
 
     model, x = net("relu"), images()
     run = partial(METHODS["ablation_cam"].fn, model, x, CLASSES, layer="layer2", chunk=len(x))
+    _layers.probe(model, x)
     with Convolutions() as alone:
         run()
-    with Convolutions() as counted, counting(model, x.shape[2:]) as passes:
+    with Convolutions() as counted, counting(model, x) as passes:
         run()
     assert counted.ran == alone.ran < len(passes) * sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
 
