@@ -107,6 +107,11 @@ def here(hook: Callable[..., Any]) -> Callable[..., Any]:
     return only
 
 
+def at_least_float32(a: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay."""
+    return a.float() if a.dtype in (torch.float16, torch.bfloat16) else a
+
+
 def logits_of(output: Any) -> Float[Tensor, "B N"]:
     """The logits in what a model returned: itself, its `.logits`, its ["logits"], or the first tensor of a tuple.
 
@@ -128,17 +133,9 @@ def logits_of(output: Any) -> Float[Tensor, "B N"]:
     )
 
 
-def has_logits(output: Any) -> bool:
-    """Whether `logits_of` finds them."""
-    with contextlib.suppress(ValueError):
-        return logits_of(output) is not None
-    return False
-
-
 def probabilities(output: Any) -> Float[Tensor, "B N"]:
     """Softmax of the logits in what a model returned; of a single logit the sigmoid."""
-    logits = logits_of(output)
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = at_least_float32(logits_of(output))
     return logits.softmax(dim=1) if logits.shape[1] > 1 else logits.sigmoid()
 
 

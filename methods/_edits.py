@@ -229,7 +229,7 @@ def run_edited(
 
 def outwards(layer: str) -> list[str]:
     """The layer, then the blocks around it from the inside to the outside, then '' for the model."""
-    return [layer.rsplit(".", i)[0] for i in range(layer.count(".") + 1)] + [""]
+    return [layer, *_layers.blocks_around(layer), ""]
 
 
 def edited_scores(

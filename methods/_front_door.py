@@ -71,10 +71,9 @@ def attribute(
         if params.get("layers") is not None:
             params["layers"] = _check_layers(user, model, params["layers"])
         a = m.fn(model, x, goal, **params)
-        bad = (~torch.isfinite(a)).flatten(1).any(dim=1).nonzero().flatten().tolist()
-        if bad:
+        if bad := _not_finite(a):
             raise ValueError(
-                f"model: the map of {m.name} has NaN or infinity in image {', '.join(map(str, bad))}: a score or its "
+                f"model: the map of {m.name} has NaN or infinity in image {bad}: a score or its "
                 "derivative is not finite there (a root or logarithm of 0, or an overflow)"
             )
         return upsample(a, x) if resize else a
@@ -227,9 +226,14 @@ def _check_device(model: nn.Module, x: Tensor) -> None:
     if weights and x.dtype not in {p.dtype for p in weights}:
         p = weights[0]
         raise TypeError(f"x: is {x.dtype} but the model {p.dtype}; convert one: x.to({p.dtype})")
-    bad = (~torch.isfinite(x)).flatten(1).any(dim=1).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"x: images must be finite; NaN or infinity in image {', '.join(map(str, bad))}")
+    if bad := _not_finite(x):
+        raise ValueError(f"x: images must be finite; NaN or infinity in image {bad}")
+
+
+def _not_finite(a: Tensor) -> str:
+    """The numbers of the rows with NaN or infinity, with commas."""
+    bad = (~torch.isfinite(a)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    return ", ".join(map(str, bad))
 
 
 def _check_params(m: Method, params: dict[str, Any], layer: Any, x: Tensor) -> dict[str, Any]:
@@ -239,12 +243,16 @@ def _check_params(m: Method, params: dict[str, Any], layer: Any, x: Tensor) -> d
             raise TypeError(f"{word}: {m.name} has no such keyword{closest(word, m.params)}; it has {list(m.params)}")
     if layer is not None and "layer" not in m.params:
         raise TypeError(f"layer: {m.name} looks at no layer; leave it out")
-    kinds = {"int": (numbers.Integral, "a whole number"), "float": (numbers.Real, "a number"), "bool": (bool, "a bool")}
-    kinds |= {"str": (str, "a str"), "float | None": (numbers.Real | None, "a number or None")}
-    checked = {}
+    kinds: dict[Any, tuple[Any, str]] = {
+        int: (numbers.Integral, "a whole number"),
+        float: (numbers.Real, "a number"),
+        float | None: (numbers.Real | None, "a number or None"),
+        bool: (bool, "a bool"),
+        str: (str, "a str"),
+    }
+    declared, checked = inspect.signature(m.fn).parameters, {}
     for word, value in params.items():
-        declared = inspect.signature(m.fn).parameters[word].annotation
-        kind, words = kinds.get(getattr(declared, "__name__", str(declared)), kinds.get(str(declared), (object, "")))
+        kind, words = kinds.get(declared[word].annotation, (object, ""))
         wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object))
         if word == "baseline" and value is not None:
             wrong, words = not isinstance(value, numbers.Real | np.ndarray | Tensor), "a tensor, a number or None"

@@ -18,33 +18,23 @@ class Layout(NamedTuple):
     channel: int  # the axis of channels; all other axes are positions
     h: int
     w: int
-    cells: (
-        tuple[int, ...] | None
-    )  # where the cells are among the positions, row by row; None: the positions are the grid
+    cells: tuple[int, ...] | None  # which positions the cells are, row by row; None: the positions are h x w, all cells
 
 
 def to_grid(out: Tensor, at: Layout) -> Float[Tensor, "B K h w"]:
     """A layer's output as B K h w; tokens that belong to no cell, such as a class token, are left out."""
     a = out.movedim((at.batch, at.channel), (0, 1))
-    if at.cells is None and at.ndim == 4:
-        return a
-    a = a.flatten(2)  # B K T
-    return (a if at.cells is None else _taken(a, at.cells)).unflatten(2, (at.h, at.w))
+    return a if at.cells is None else _taken(a.flatten(2), at.cells).unflatten(2, (at.h, at.w))
 
 
 def from_grid(A: Float[Tensor, "nB K h w"], out: Tensor, at: Layout) -> Tensor:
     """The inverse of `to_grid`, for n copies of the batch; other tokens come from `out`. May share memory with A."""
-    if at.cells is not None or at.ndim != 4:
-        base = out.movedim((at.batch, at.channel), (0, 2))  # B ... K
-        positions = base.shape[1:-1]
-        new = A.flatten(2).transpose(1, 2)  # nB hw K
-        if at.cells is not None:
-            base = base.flatten(1, -2).repeat(len(A) // len(base), 1, 1)  # nB T K
-            new = _written(base, new, at.cells)
-        a = new.unflatten(1, positions).movedim(-1, 1)
-    else:
-        a = A
-    return a.movedim((0, 1), (at.batch, at.channel))
+    if at.cells is not None:
+        base = out.movedim((at.batch, at.channel), (0, -1))  # B ... K
+        tokens = base.flatten(1, -2).repeat(len(A) // len(base), 1, 1)  # nB T K
+        tokens = _written(tokens, A.flatten(2).transpose(1, 2), at.cells)
+        A = tokens.unflatten(1, base.shape[1:-1]).movedim(-1, 1)  # nB K ...
+    return A.movedim((0, 1), (at.batch, at.channel))
 
 
 def _run_of(cells: tuple[int, ...]) -> slice | None:
@@ -72,16 +62,16 @@ def layout_of(out: Tensor, B: int) -> Layout | str:
     if z is None:
         return f"{shape} could not be followed from the image"
     z = _trace.slim(z)
+    image = (z.real / IMAGE).round()
     axes = [d for d in range(z.ndim) if _trace.varies(z, d)]
-    images = [d for d in axes if _trace.varies((z / IMAGE).real.round() + 0j, d)]
+    images = [d for d in axes if _trace.varies(image + 0j, d)]
     positions = [d for d in axes if d not in images]
     if not positions and out.ndim == 4 and 1 in (out.shape[2] * out.shape[3], out.shape[1] * out.shape[2]):
         positions = [2, 3] if out.shape[2] * out.shape[3] == 1 else [1, 2]  # a grid of one cell
     if not positions:
         return f"{shape} has no spatial grid; it must be B K h w, B h w K or B T K"
     batch = images[0] if images else 0
-    rows = (z.real / IMAGE).round().movedim(batch, 0).flatten(1)
-    rows = rows.nan_to_num(-1).amax(dim=1)
+    rows = image.movedim(batch, 0).flatten(1).nan_to_num(-1).amax(dim=1)
     if len(images) > 1 or out.shape[batch] != B or rows.tolist() != [*range(B)] or batch in positions:
         return f"{shape} holds parts of images (windows) or another batch: {out.shape[batch]} rows for {B} images"
     rest = [d for d in range(z.ndim) if d not in positions and d != batch]

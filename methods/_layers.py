@@ -5,16 +5,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from methods._calls import logits_of
 from methods._grids import Layout
 from methods._probe import Probe, look
 
 Image = Tensor | tuple[int, ...]  # a batch of images, or C H W
 
-_PROBES: WeakKeyDictionary[nn.Module, dict[Any, Probe]] = WeakKeyDictionary()
+_PROBES: WeakKeyDictionary[nn.Module, tuple[int, dict[Any, Probe]]] = WeakKeyDictionary()  # with the build; see `known`
 
 
 def default_layer(model: nn.Module, image: Image | None = None) -> str:
@@ -44,16 +42,16 @@ def layout(model: nn.Module, layer: str, image: Image) -> Layout:
     Raises:
         ValueError: its output is no grid of cells of one image each; the message says what it is.
     """
-    build = _build(model)
-    for key, found in _PROBES.get(model, {}).items():  # whatever the size, the axes are the same
-        if key[0] == build and layer in found.grids and found.grids[layer].cells is None:
+    for found in known(model).values():  # whatever the size, the axes are the same
+        if layer in found.grids and found.grids[layer].cells is None:
             return found.grids[layer]
     found = probe(model, image)
     if layer in found.grids:
         return found.grids[layer]
     why = found.refused.get(layer, "it did not run exactly once in a forward pass")
-    around = [layer.rsplit(".", i)[0] for i in range(1, layer.count(".") + 1)]
-    near = next((name for name in around if name in found.grids), found.layer or next(reversed(found.grids), None))
+    near = next(
+        (name for name in blocks_around(layer) if name in found.grids), found.layer or next(reversed(found.grids), None)
+    )
     raise ValueError(f"layer: {layer!r}: {why}{f'; the nearest layer with whole images is {near!r}' if near else ''}")
 
 
@@ -80,8 +78,7 @@ def finer_layers(model: nn.Module, layer: str, image: Image | None = None) -> li
     grid = {n: (a, b) for n, (a, b) in grid.items() if abs(a * w - b * h) <= max(a, b) * (h != w)}
 
     def step(name: str) -> bool:
-        outer = (name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1))
-        outer = [o for o in outer if grid.get(o, grid[name]) != grid[name]]
+        outer = [o for o in blocks_around(name) if grid.get(o, grid[name]) != grid[name]]
         return any(len({g for n, g in grid.items() if f"{n}.".startswith(f"{o}.")}) == 2 for o in outer)
 
     finer = [n for n in found.candidates if n in grid and min(grid[n][0] - h, grid[n][1] - w) > 0]
@@ -97,17 +94,35 @@ def probe(model: nn.Module, image: Image | None = None) -> Probe:
     image = _declared(model) if image is None else image
     like = image if isinstance(image, Tensor) else next(_floating(model), torch.zeros((), device="cpu"))
     size = tuple(image.shape[1:]) if isinstance(image, Tensor) else tuple(image)
-    known, key = _PROBES.setdefault(model, {}), (_build(model), size, like.dtype, like.device)
-    if key not in known:
-        for old in [old for old in known if old[0] != key[0]]:
-            del known[old]
-        known[key] = look(model, size, like)
-    return known[key]
+    there, key = known(model), (size, like.dtype, like.device)
+    if key not in there:
+        there[key] = look(model, size, like)
+    return there[key]
 
 
-def remember(model: nn.Module, x: Float[Tensor, "B C H W"], found: Probe) -> None:
-    """Use what a probe of another model of the same build found: for tests of many small models."""
-    _PROBES.setdefault(model, {})[_build(model), tuple(x.shape[1:]), x.dtype, x.device] = found
+def known(model: nn.Module) -> dict[Any, Probe]:
+    """The probes of a model as it is built now, by (C H W, data type, device); empty if it has changed since."""
+    build = _build(model)
+    if _PROBES.get(model, (None,))[0] != build:
+        _PROBES[model] = build, {}
+    return _PROBES[model][1]
+
+
+def classes(model: nn.Module, image: Image) -> int:
+    """The number of logits.
+
+    Raises:
+        ValueError: the model returns something else.
+    """
+    found = probe(model, image)
+    if found.classes is None:
+        raise ValueError(found.no_logits)
+    return found.classes
+
+
+def blocks_around(layer: str) -> list[str]:
+    """The names of the modules that a layer is in, from the inside to the outside; without the model itself."""
+    return [layer.rsplit(".", i)[0] for i in range(1, layer.count(".") + 1)]
 
 
 def _declared(model: nn.Module) -> tuple[int, ...]:
@@ -119,22 +134,6 @@ def _declared(model: nn.Module) -> tuple[int, ...]:
 
 def _floating(model: nn.Module) -> Iterator[Tensor]:
     return (p for p in model.parameters() if p.is_floating_point())
-
-
-def classes(model: nn.Module, image: Image) -> int:
-    """The number of logits.
-
-    Raises:
-        ValueError: the model returns something else.
-    """
-    for found in _PROBES.get(model, {}).items():
-        if found[0][0] == _build(model) and found[1].classes:
-            return found[1].classes
-    found = probe(model, image)
-    if found.classes is None:
-        logits_of(found.output)
-    assert found.classes is not None
-    return found.classes
 
 
 def _build(model: nn.Module) -> int:

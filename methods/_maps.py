@@ -60,14 +60,9 @@ def draw(loaded: Loaded, photo: Photo, names: Sequence[str], target: int | None,
         m = METHODS[name]
         these = {k: v for k, v in params.items() if k in m.params}
         try:
-            a = attribute(name, loaded.model, x, c, resize=False, **these)[0].detach().float().cpu()  # K h w
+            maps[name] = attribute(name, loaded.model, x, c, resize=False, **these)[0].detach().float().cpu()  # K h w
         except (ValueError, TypeError) as error:
             refused[name] = str(error)
-            continue
-        if a.isfinite().all():
-            maps[name] = a
-        else:
-            refused[name] = "the map has NaN or infinity"
     explained, first = (f"{loaded.classes[i]} ({i}), probability {p[i]:.2g}" for i in (c, top))
     words = explained if c == top else f"{explained}; top class {first}"
     panels = [Panel(photo.rgb, below=f"{loaded.classes[c]} {p[c]:.2g}")]

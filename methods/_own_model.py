@@ -34,7 +34,7 @@ def build(tag: str, weights: str | Checkpoint, seed: int) -> Built:
     if weights == "random":
         raise ValueError(f"weights: 'random' is for named models; the weights of {short} are what the function sets")
     with _importing_from(path.parent):
-        make = getattr(_module(path), name, None)
+        make = getattr(import_file(path, "model"), name, None)
         if not callable(make):
             raise ValueError(f"model: {place} has no function {name!r}")
         try:
@@ -62,18 +62,24 @@ def _facts(given: Any, short: str) -> dict[str, Any]:
     return facts
 
 
-def _module(path: Path) -> Any:
+def import_file(path: Path, argument: str) -> Any:
+    """The module in a Python file of the user's own, which may import from its own folder.
+
+    Raises:
+        ValueError: there is no such file, or it fails; the message starts with `argument`.
+    """
     if not path.is_file():
-        raise ValueError(f"model: there is no file {path}")
+        raise ValueError(f"{argument}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"model: {path} is not a Python file")
+        raise ValueError(f"{argument}: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"model: {path} cannot be imported: {type(error).__name__}: {error}") from error
+    with _importing_from(path.parent):
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"{argument}: {path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
 

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._C import _len_torch_function_stack
+from torch.overrides import _pop_mode, _push_mode
+from torch.utils._device import DeviceContext
 
 from methods import _trace
-from methods._calls import first_tensor, has_logits, here, logits_of, run, tensors_of
+from methods._calls import first_tensor, here, logits_of, run, tensors_of
 from methods._grids import Layout, layout_of, raster, to_grid
 from methods._registry import Architecture
 from methods._trace import IMAGE, Trace, place
@@ -37,15 +40,13 @@ class Probe(NamedTuple):
     candidates: list[str]  # layers with a spatial grid that can change the score, in execution order
     architecture: Architecture  # 'vit': global attention over one token grid; 'swin': any other attention; else 'cnn'
     classes: int | None  # number of logits; None: the model returns something else
-    output: Any  # what the model returned, if it has no logits
+    no_logits: str  # then, what it returns
     grids: dict[str, Layout]  # of every module that has a grid, in execution order
-    channels: dict[str, int]  # of the same modules
     refused: dict[str, str]  # of every other module that ran: why its output has no grid
     tokens: Tokens | None  # for a 'vit'
     attention: str  # why it is no 'vit', if it has attention
     head: tuple[str, ...]  # the linear layers that give the logits, alone or together
     mixes: bool  # the score of an image depends on the other images of the batch
-    flat: bool  # the score does not depend on the image, as far as gradients tell
 
 
 def look(model: nn.Module, image: tuple[int, ...], like: Tensor) -> Probe:
@@ -65,7 +66,8 @@ def look(model: nn.Module, image: tuple[int, ...], like: Tensor) -> Probe:
     tries = [noise, noise[:1], *given]
     for images in tries:
         try:
-            return _look_at(model, images.clone())
+            with _outside_modes():
+                return _look_at(model, images.clone())
         except torch.OutOfMemoryError:
             raise
         except Exception as e:
@@ -75,6 +77,22 @@ def look(model: nn.Module, image: tuple[int, ...], like: Tensor) -> Probe:
                 said = str(e).splitlines()[0] if str(e) else type(e).__name__
                 raise ValueError(f"x: the model does not take images of {' x '.join(map(str, image))}: {said}") from e
     raise AssertionError
+
+
+@contextlib.contextmanager
+def _outside_modes() -> Iterator[None]:
+    """Within the block no mode of the caller, such as a backward rule, sees an operation; a default device stays."""
+    modes = [_pop_mode() for _ in range(_len_torch_function_stack())]  # the innermost first
+    devices = [mode for mode in reversed(modes) if isinstance(mode, DeviceContext)]
+    try:
+        for mode in devices:
+            _push_mode(mode)
+        yield
+    finally:
+        for _ in devices:
+            _pop_mode()
+        for mode in reversed(modes):
+            _push_mode(mode)
 
 
 @torch.inference_mode(False)
@@ -124,7 +142,11 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         stack.enter_context(_trace.Replace(zero))
         returned = run(model, x)
 
-    logits = logits_of(returned) if has_logits(returned) else None
+    N, no_logits = None, ""  # the sentence, not what was returned: that would keep the whole graph
+    try:
+        N = logits_of(returned).shape[1]
+    except ValueError as e:
+        no_logits = str(e)
     grids: dict[str, Layout] = {}
     refused = {n: f"it ran {k} times in one forward pass; it must run exactly once" for n, k in ran.items() if k > 1}
     known: dict[Any, Layout | str] = {}  # most layers share the places of others
@@ -154,9 +176,10 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
             continue
         if (g is None and flat) or (g is not None and (to_grid(g, at)[0] != 0).any(dim=0).float().mean() > 0.5):
             candidates.append(name)
-    channels = {name: every[name].shape[at.channel] for name, at in grids.items()}
-    layer = next((n for K in reversed(trace.pools) for n in reversed(candidates) if channels[n] == K), None)
-    N = None if logits is None else logits.shape[1]
+    channels = {name: out.shape[at.channel] for name, out, at in held}
+    layer = next(
+        (n for pool in reversed(trace.pools) for n in reversed(candidates) if channels[n] == pool.channels), None
+    )
     head = tuple(n for n, out in linear if N and out.shape[:2] == (B, N) and out.numel() == B * N)
     kind, tokens, why = _attention(trace, [by.get(id(v)) for v in trace.values], B)
     return Probe(
@@ -164,15 +187,13 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         candidates=candidates,
         architecture=kind,
         classes=N,
-        output=returned if N is None else None,
+        no_logits=no_logits,
         grids=grids,
-        channels=channels,
         refused=refused,
         tokens=tokens,
         attention=why,
         head=head,
         mixes=g_x is not None and bool(g_x[1:].any()),
-        flat=flat,
     )
 
 
@@ -223,7 +244,7 @@ def _attention(trace: Trace, gradients: list[Tensor | None], B: int) -> tuple[Ar
     g = gradients[trace.used[end]]  # B heads T d, or B heads, merged
     reached = torch.zeros(T) if g is None else (g[: len(g) // B] != 0).movedim(-2, 0).flatten(1).any(dim=1)
     read = tuple(reached.nonzero().flatten().tolist())
-    odd = [op for op, seen in trace.unions if seen > end and op not in MEANS]
+    odd = [pool.operation for pool in trace.pools if pool.maps > end and pool.operation not in MEANS]
     why = f"pools its tokens by {odd[0]}" if odd else "reads some of its patches only"
     if odd or not (set(read).isdisjoint(cells) or set(read) in ({*cells}, {*range(T)})):
         read = ()

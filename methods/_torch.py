@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from methods import _grids, _layers
-from methods._calls import first_tensor, here, logits_of, map_tensors, run, tensors_of, with_tensor
+from methods._calls import at_least_float32, first_tensor, here, logits_of, map_tensors, run, tensors_of, with_tensor
 from methods._rules import attention_maps
 
 # The explained score: a class per image, or a function of what the model returns (contrastive, multi-label, dense).
@@ -68,11 +68,6 @@ def tile(target: Target, n: int) -> Int[Tensor, " nB"] | Callable[[Tensor], Tens
         return torch.cat([score(part, target) for part in parts])
 
     return each
-
-
-def at_least_float32(a: Tensor) -> Tensor:
-    """Half precision becomes float32; float32 and float64 stay."""
-    return a.float() if a.dtype in (torch.float16, torch.bfloat16) else a
 
 
 def match_format(x: Float[Tensor, "B C H W"] | None, X: Float[Tensor, "m C H W"]) -> Float[Tensor, "m C H W"]:

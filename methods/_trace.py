@@ -21,40 +21,17 @@ from methods._rules import COMPOSITE, is_attention_softmax
 
 IMAGE = 2.0**20  # a place is the number (y + IMAGE * image) + x i, in pixels; NaN: no place, such as a class token
 MOVES = {
-    *(
-        "view",
-        "reshape",
-        "flatten",
-        "unflatten",
-        "ravel",
-        "permute",
-        "transpose",
-        "swapaxes",
-        "swapdims",
-        "t",
-        "movedim",
-    ),
-    *(
-        "moveaxis",
-        "squeeze",
-        "unsqueeze",
-        "contiguous",
-        "clone",
-        "detach",
-        "expand",
-        "expand_as",
-        "view_as",
-        "reshape_as",
-    ),
-    *("repeat", "tile", "repeat_interleave", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "split"),
-    *("tensor_split", "chunk", "unbind", "select", "narrow", "__getitem__", "index_select", "gather", "take_along_dim"),
-    *("roll", "flip", "fliplr", "flipud", "rot90", "unfold", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
-    *("T", "mT", "H", "mH", "split_with_sizes", "broadcast_to", "diagonal", "as_strided", "block_diag"),
-}
+    "view", "reshape", "flatten", "unflatten", "ravel", "permute", "transpose", "swapaxes", "swapdims", "t", "movedim",
+    "moveaxis", "squeeze", "unsqueeze", "contiguous", "clone", "detach", "expand", "expand_as", "view_as", "reshape_as",
+    "repeat", "tile", "repeat_interleave", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "split",
+    "tensor_split", "chunk", "unbind", "select", "narrow", "__getitem__", "index_select", "gather", "take_along_dim",
+    "roll", "flip", "fliplr", "flipud", "rot90", "unfold", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+    "T", "mT", "H", "mH", "split_with_sizes", "broadcast_to", "diagonal", "as_strided", "block_diag",
+}  # fmt: skip
 REDUCTIONS = {
-    *("mean", "sum", "amax", "amin", "max", "min", "median", "logsumexp", "norm", "std", "var", "prod", "any", "all"),
-    *("argmax", "argmin", "nanmean", "nansum"),
-}
+    "mean", "sum", "amax", "amin", "max", "min", "median", "logsumexp", "norm", "std", "var", "prod", "any", "all",
+    "argmax", "argmin", "nanmean", "nansum",
+}  # fmt: skip
 SAME = {"dropout", "contiguous", "clone", "to", "type", "type_as", "float", "half", "bfloat16", "detach"}
 PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "bmm", "mm"}
 NO_PLACE = complex(math.nan, math.nan)
@@ -66,8 +43,15 @@ class Call(NamedTuple):
     shape: tuple[int, ...]  # B heads T T'
     queries: Tensor | None  # places of the rows, B heads T; None: not known
     keys: Tensor | None  # places of the columns, B heads T'
-    fused: bool
     module: str  # the innermost module in which it ran
+
+
+class Pool(NamedTuple):
+    """An operation that united or dropped the positions of an image."""
+
+    operation: str
+    channels: int  # of the tensor that held them
+    maps: int  # how many attention maps came before
 
 
 class Trace(TorchFunctionMode):
@@ -85,8 +69,7 @@ class Trace(TorchFunctionMode):
         images = IMAGE * torch.arange(B, dtype=torch.float64, device="cpu")
         _put(x, (images[:, None, None, None] + places).expand(x.shape))
         self.module = ""  # set by the caller's hooks
-        self.pools: list[int] = []  # channels of each tensor whose positions an operation united or dropped
-        self.unions: list[tuple[str, int]] = []  # (operation, number of attention maps before it) of each of these
+        self.pools: list[Pool] = []
         self.attention: list[Call] = []
         self.used: dict[int, int] = {}  # number of an attention map -> number of its product with the values
         self.values: list[Tensor] = []  # these products
@@ -121,7 +104,7 @@ class Trace(TorchFunctionMode):
         elif name == "pad":
             out_z = F.pad(_of(args[0]), args[1], value=math.nan)
         elif name in REDUCTIONS and len(tensors) == 1 and known:
-            out_z = _reduced(known[0], args, kwargs, out)
+            out_z = _reduced(known[0], args, kwargs)
         elif name == "linear":
             out_z = _mean(_of(args[0]), -1)
         elif name in PRODUCTS:
@@ -133,7 +116,7 @@ class Trace(TorchFunctionMode):
             out_z = self._product(args[1], args[2], out)
         elif name == "scaled_dot_product_attention":
             q, k = _of(tensors[0]), _of(tensors[1])
-            self._attention((*q.shape[:-1], k.shape[-2]), _mean(q, -1)[..., 0], _mean(k, -1)[..., 0], fused=True)
+            self._attention((*q.shape[:-1], k.shape[-2]), _mean(q, -1)[..., 0], _mean(k, -1)[..., 0])
             self._use(len(self.attention) - 1, out)
             out_z = _mean(q, -1)
         elif isinstance(out, Tensor) and _resizes(name, tensors[0], out):
@@ -155,9 +138,9 @@ class Trace(TorchFunctionMode):
         if is_attention_softmax(name, args, kwargs, out):
             keys, rows = getattr(tensors[0], "_keys", None), place(tensors[0])
             if keys is None or rows is None:
-                self.attention.append(Call(tuple(out.shape), None, None, False, self.module))
+                self.attention.append(Call(tuple(out.shape), None, None, self.module))
             else:
-                self._attention(out.shape, _mean(rows, -1)[..., 0], keys[..., 0, :], fused=False)
+                self._attention(out.shape, _mean(rows, -1)[..., 0], keys[..., 0, :])
             out._map = len(self.attention) - 1
             return
         for t in tensors if isinstance(out, Tensor) else []:
@@ -200,8 +183,8 @@ class Trace(TorchFunctionMode):
         moving = any(varies(rows, d) for d in range(1, rows.ndim)) or columns.isnan().all()
         return rows if moving and not rows.isnan().all() else columns
 
-    def _attention(self, shape: tuple[int, ...], queries: Tensor, keys: Tensor, *, fused: bool) -> None:
-        self.attention.append(Call(tuple(shape), queries.clone(), keys.clone(), fused, self.module))
+    def _attention(self, shape: tuple[int, ...], queries: Tensor, keys: Tensor) -> None:
+        self.attention.append(Call(tuple(shape), queries.clone(), keys.clone(), self.module))
 
     def _note_pool(self, name: str, tensors: list[Tensor], out: Tensor) -> None:
         """Record it if the positions of an image that `tensors` hold are united or dropped in `out`."""
@@ -211,8 +194,7 @@ class Trace(TorchFunctionMode):
         for t in tensors:
             before = place(t)
             if before is not None and _spread(before):
-                self.pools.append(_elements(before))
-                self.unions.append((name, len(self.attention)))
+                self.pools.append(Pool(name, _elements(before), len(self.attention)))
                 return
 
 
@@ -304,7 +286,7 @@ def _joined(args: Any, kwargs: Any, out: Tensor) -> Tensor | None:
     return first.expand(out.shape) if same else None
 
 
-def _reduced(z: Tensor, args: Any, kwargs: Any, out: Any) -> Tensor | None:
+def _reduced(z: Tensor, args: Any, kwargs: Any) -> Tensor:
     dims = kwargs.get("dim", args[1] if len(args) > 1 and not isinstance(args[1], Tensor) else None)
     keep = kwargs.get("keepdim", args[2] if len(args) > 2 else False)
     dims = range(z.ndim) if dims is None else [dims] if isinstance(dims, int) else dims

@@ -2,9 +2,7 @@
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from methods import METHODS
 from methods._front_door import bind, closest
+from methods._own_model import import_file
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 from sanity_checks._guard import ENDS, guarded
@@ -86,7 +85,7 @@ def resolve(spec: str, quick: bool) -> Row:
             source_sha256=_hash(inspect.getsourcefile(inspect.unwrap(m.fn))),
         )
     place, _, name = spec.rpartition(":")
-    module = _from_file(Path(place).expanduser()) if place.endswith(".py") else _from_package(place)
+    module = import_file(Path(place).expanduser(), "METHOD") if place.endswith(".py") else _from_package(place)
     fn = getattr(module, name, None)
     if not callable(fn):
         functions = [n for n, v in vars(module).items() if callable(v)]
@@ -106,23 +105,6 @@ def try_out(row: Row, of: Attribution, model: nn.Module, x: Tensor, target: Tens
     except Exception as error:
         return replace(row, refused=f"failed on the first image: {type(error).__name__}: {error}")
     return row
-
-
-def _from_file(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"METHOD: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"METHOD: {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    before, sys.path = sys.path, [str(path.parent.resolve()), *sys.path]  # for its own imports
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"METHOD: {path} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path = before
-    return module
 
 
 def _from_package(place: str) -> Any:

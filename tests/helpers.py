@@ -40,7 +40,7 @@ def share_probe(model, x):
     """Let a `net` know what the probe of another `net` of its name found."""
     found = PROBES.get(getattr(model, "made_as", None))
     if found and x.shape[1:] == (3, 32, 32):
-        _layers.remember(model, x, found)
+        _layers.known(model)[x.shape[1:], x.dtype, x.device] = found
 
 
 def in_turn(cases, ids, by):

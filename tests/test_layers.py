@@ -7,11 +7,14 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack
 
 import methods
 from helpers import CLASSES, hooks, images
 from methods import _grids, _layers
 from methods._edits import edited_scores
+from methods._lrp import z_plus
+from methods._rules import relu_backward
 from methods._torch import activation, activation_and_gradient
 from nets import net
 
@@ -178,7 +181,7 @@ NO_GRID = {
     "a shuffled batch": (lambda a: a.flip(0), lambda a: a.flip(0).mean((2, 3)), "another batch: 2 rows for 2 images"),
     "no order": (lambda a: tokens(a)[:, :23], lambda a: a.mean(1), "in no order of rows and columns"),
     "heads": (lambda a: tokens(a)[:, None].repeat(1, 3, 1, 1), lambda a: a.mean((1, 2)), "one axis of channels"),
-    "one position": (lambda a: a.mean((2, 3), keepdim=True), lambda a: a[:, :, 0, 0], "has no spatial grid"),
+    "one vector": (lambda a: a.mean((2, 3)), lambda a: a, "has no spatial grid"),
 }
 
 
@@ -200,6 +203,18 @@ def test_reading_a_layer_does_not_change_what_comes_after(name):
     assert A.shape[0] == 3
     assert A.shape[2:] == (4, 4)
     torch.testing.assert_close(logits, model(x))
+
+
+def test_a_probe_inside_a_rule_is_that_of_the_model():
+    """A method may set its rules first and look at the layer then."""
+    inside, outside = net("relu"), net("relu")
+    with relu_backward(lambda own, R: 0 * own), z_plus(), torch.device("cpu"):
+        assert len(_get_current_function_mode_stack()) == 3
+        found = _layers.probe(inside, images())
+        assert len(_get_current_function_mode_stack()) == 3
+        inside(images())  # the rule needs a ReLU
+    assert found == _layers.probe(outside, images())
+    assert not _get_current_function_mode_stack()
 
 
 LAYERS = [
