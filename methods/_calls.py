@@ -51,7 +51,7 @@ def _settings(model: nn.Module) -> Iterator[None]:
         own = vars(m)
         flags += [(m, flag) for flag in ("grad_checkpointing", "gradient_checkpointing") if own.get(flag) is True]
         compiled |= own.get("_compiled_call_impl") is not None or "_orig_mod" in own["_modules"]
-        if m.training and isinstance(n := own["_buffers"].get("num_batches_tracked"), Tensor):
+        if m.training and isinstance(n := getattr(m, "num_batches_tracked", None), Tensor):
             counters.append((n, n.clone()))
     try:
         for m, flag in flags:
@@ -128,9 +128,14 @@ def logits_of(output: Any) -> Float[Tensor, "B N"]:
     if isinstance(found, Tensor) and found.ndim == 2 and found.is_floating_point():
         return found
     raise ValueError(
-        f"model: returned {_shown(output)}, which has no logits (B, N) for a target that is a class; "
+        f"model: returned {structure_of(output)}, which has no logits (B, N) for a target that is a class; "
         f"a callable target gets all of it and returns one score per image, e.g. {EXAMPLE}"
     )
+
+
+def logits(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
+    """The logits of a model, in float32 at least; see `run` and `logits_of`."""
+    return at_least_float32(logits_of(run(model, x)))
 
 
 def probabilities(output: Any) -> Float[Tensor, "B N"]:
@@ -179,12 +184,12 @@ def with_tensor(out: Any, new: Tensor) -> Any:
     return type(out)(*rest) if hasattr(out, "_fields") else type(out)(rest)
 
 
-def _shown(output: Any) -> str:
+def structure_of(output: Any) -> str:
     """The structure of what a model returned, in words."""
     if isinstance(output, Tensor):
         return f"a tensor {tuple(output.shape)} of {str(output.dtype).removeprefix('torch.')}"
     if isinstance(output, Mapping):
-        return f"a {type(output).__name__} with {', '.join(f'{k!r}: {_shown(v)}' for k, v in output.items())}"
+        return f"a {type(output).__name__} with {', '.join(f'{k!r}: {structure_of(v)}' for k, v in output.items())}"
     if isinstance(output, tuple | list):
-        return f"a {type(output).__name__} of {', '.join(map(_shown, output)) or 'nothing'}"
+        return f"a {type(output).__name__} of {', '.join(map(structure_of, output)) or 'nothing'}"
     return "None" if output is None else f"an object of type {type(output).__name__}"

@@ -185,9 +185,10 @@ def run_edited(
                     torch.set_grad_enabled(True)  # from here on; the block below restores the mode
                     V = V.detach().requires_grad_()
                 kept[:] = A, V
-            E = V.to(out.dtype).clone() if V.requires_grad else V.to(out.dtype)  # in-place operations follow
+            E = V.to(out.dtype)
             E = E.repeat(size // len(E), 1, 1, 1) if size > len(E) else E
-            return _grids.from_grid(E, out.narrow(at.batch, 0, m), at)
+            new = _grids.from_grid(E, out.narrow(at.batch, 0, m), at)
+            return new.clone() if V.requires_grad else new  # in-place operations follow, which a view would hand to V
 
         return replace
 
@@ -218,7 +219,7 @@ def run_edited(
             raise
         except Exception as e:
             if before.replaying and before.next is not None:  # the operations differ from the tape
-                before.enabled = False
+                before.enabled, before.next = False, None
             elif before.replaying and before.end != owners[0]:  # a tape for a later place may lack what this one needs
                 before.reset()
             elif not isinstance(e, RuntimeError) or len(owners) == 1:

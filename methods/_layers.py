@@ -74,7 +74,7 @@ def finer_layers(model: nn.Module, layer: str, image: Image | None = None) -> li
     deepest, names = found.grids[layer], [*found.grids]
     h, w = deepest.h, deepest.w
     before = {n: found.grids[n] for n in names[: names.index(layer)]}
-    grid = {n: (at.h, at.w) for n, at in before.items() if at[:3] == deepest[:3]}
+    grid = {n: (at.h, at.w) for n, at in before.items() if at[:3] == deepest[:3] and at.h * at.w > 1}  # no pooled ones
     grid = {n: (a, b) for n, (a, b) in grid.items() if abs(a * w - b * h) <= max(a, b) * (h != w)}
 
     def step(name: str) -> bool:

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from methods._calls import probabilities, run
 from methods._display import SCALE, Block, Panel, grid, write_png
 from methods._front_door import attribute, closest
 from methods._images import Photo, tensor
@@ -52,7 +53,7 @@ def draw(loaded: Loaded, photo: Photo, names: Sequence[str], target: int | None,
     """
     x = tensor([photo], loaded)
     with torch.no_grad():
-        p = loaded.model(x)[0].float().softmax(dim=0)  # N
+        p = probabilities(run(loaded.model, x))[0]  # N
     top = int(p.argmax())
     c = top if target is None else target
     maps, refused = {}, {}

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from methods import _own_model, _timm, _torchvision, _weights
+from methods._calls import logits_of, probabilities, run, structure_of
 from methods._weights import Built
 
 
@@ -105,8 +106,8 @@ def load(
 
 @torch.no_grad()
 def predict(loaded: Loaded, x: Float[Tensor, "B C H W"]) -> list[tuple[int, str, float]]:
-    """Each image's top class: (index, name, softmax probability)."""
-    p, c = loaded.model(x).float().softmax(dim=1).max(dim=1)  # B, B
+    """Each image's top class: (index, name, probability); see `_calls.probabilities`."""
+    p, c = probabilities(run(loaded.model, x)).max(dim=1)  # B, B
     return [(int(i), loaded.classes[int(i)], float(q)) for i, q in zip(c, p, strict=True)]
 
 
@@ -192,14 +193,15 @@ def _classes(model: nn.Module, shape: tuple[int, ...], tag: str, device: str | t
     """The number of logits that the model has for an image."""
     like = next(model.parameters(), torch.zeros(()))
     try:
-        logits = model(torch.zeros(shape, device=device, dtype=like.dtype))
+        output = run(model, torch.zeros(shape, device=device, dtype=like.dtype))
     except Exception as error:
         want = " x ".join(map(str, shape))
         raise ValueError(f"model: {tag} does not run on {want}: {type(error).__name__}: {error}") from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"model: {tag} must return logits, images x classes, got {got}")
-    return logits.shape[1]
+    try:
+        return logits_of(output).shape[1]
+    except ValueError as error:
+        got = structure_of(output)
+        raise ValueError(f"model: {tag} must return logits, images x classes, got {got}") from error
 
 
 def _names(file: str | Path) -> list[str]:

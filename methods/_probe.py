@@ -131,7 +131,7 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_eval(model))
         for name, module in model.named_modules():
-            if name:
+            if name and not isinstance(module, torch.jit.ScriptModule):  # it takes no hooks
                 handles = (
                     module.register_forward_pre_hook(here(lambda _m, _a, name=name: enter(name))),
                     module.register_forward_hook(here(lambda m, a, out, name=name: note(name, m, a, out))),

@@ -75,11 +75,11 @@ def cameras(
         x_t = x if t == 0 else interpolate(at_least_float32(x), size, mode="bicubic").to(x.dtype)  # B C h w
         try:
             _, A_t, g_t = activation_and_gradient(model, x_t, y, layer)  # B, B K h w, B K h w
-        except (AssertionError, RuntimeError) as e:
+        except (AssertionError, RuntimeError, ValueError) as e:
             if t == 0 or isinstance(e, torch.OutOfMemoryError):
                 raise
-            message = f"model: takes {H} x {W} images, but not {size[0]} x {size[1]}; a timm ViT needs dynamic_img_size"
-            raise ValueError(message) from e
+            size = f"{size[0]} x {size[1]} ({e})"
+            raise ValueError(f"model: takes {H} x {W} images, but not {size}; a timm ViT needs dynamic_img_size") from e
         A.append(A_t)
         g.append(g_t)
     kept = (torch.stack(top) == top[0]) | (keep == "all")  # T B

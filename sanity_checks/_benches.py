@@ -1,7 +1,4 @@
-"""The benches: photographs with the user's model, and small networks whose evidence or training is known.
-
-Needs `reproduce/` on the path: models, photographs and trained networks are stored there.
-"""
+"""The benches: photographs with the user's model, and small networks whose evidence or training is known."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,6 +9,7 @@ import torch
 from torch import nn
 
 from methods import _images
+from methods._calls import logits
 from methods._images import Item
 from methods._layers import probe
 from methods._models import Loaded, Preprocessing, state_sha256
@@ -63,7 +61,7 @@ def photographs(loaded: Loaded, found: Mapping[Item, Any], chunk: int) -> Bench:
     def prepare(photos: list[_images.Photo]) -> Mapping[str, Any]:
         x = _images.tensor(photos, loaded)
         with torch.no_grad():
-            return {"x": x, "target": loaded.model(x).argmax(dim=1)}
+            return {"x": x, "target": logits(loaded.model, x).argmax(dim=1)}
 
     return Bench(
         name="photographs",

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._calls import logits
 from methods._torch import Attribution
 from sanity_checks._randomize import Stage, alive, lost_stages, randomizations, stages
 from sanity_checks._statistics import of_images, retained, verdict
@@ -74,14 +75,14 @@ def cascade(
         except ValueError as error:
             refused[name] = str(error)
         tick(name)
-    y = _logits(model, x)  # B N
+    y = logits(model, x)  # B N
     found: dict[str, list[list[dict[str, Tensor]]]] = {name: [[] for _ in steps] for name in [*ref, "logits"]}
     maps: dict[str, list[Tensor]] = {name: [] for name in ref}
     variation = []
     seeds = range(seed, seed + max(n for _, n in rows.values()))
     for seed_k, lost, f in randomizations(model, L, steps, init=init, seeds=seeds):
         k, i = seed_k - seed, steps.index(lost)
-        found["logits"][i].append({"spearman": spearman(y, _logits(f, x))})
+        found["logits"][i].append({"spearman": spearman(y, logits(f, x))})
         if k == 0:
             variation.append(alive(f, model, x, init)["variation"])
         for name in ref:
@@ -157,8 +158,3 @@ def randomized_head(
 
 def _label(L: Sequence[Stage], lost: frozenset[int], order: str) -> str:
     return L[max(lost) if order == "bottom-up" else min(lost)].name
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, x: Tensor) -> Float[Tensor, "B N"]:
-    return model(x).float()

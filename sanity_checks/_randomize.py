@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods._calls import logits, run
+
 INITS = ("permute", "normal_matched", "reset", "reset_keep_bn")
 ORDERS = ("top-down", "bottom-up", "independent")
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -35,7 +37,7 @@ def stages(model: nn.Module, x: Float[Tensor, "B C H W"]) -> list[Stage]:
     with contextlib.ExitStack() as stack:
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(partial(_note, ran, name)).remove)
-        model(x[:1])
+        run(model, x[:1])
     found: dict[str, list[str]] = {}
     when: dict[str, int] = {}
     for name, _ in model.named_parameters():
@@ -159,15 +161,17 @@ def alive(model: nn.Module, trained: nn.Module, x: Float[Tensor, "B C H W"], ini
             measure rounding errors.
     """
     noise = torch.randn(4, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
-    y, y0 = (m(noise * x.std() + x.mean()).float() for m in (model, trained))  # 4 N
+    y, y0 = (logits(m, noise * x.std() + x.mean()).float() for m in (model, trained))  # 4 N
     variation = float(y.std(dim=0).mean() / y0.std(dim=0).mean())
     if variation < 1e-3:
         raise ValueError(
             f"init: {init!r} leaves this network dead (its logits vary {variation:.1e} as much as the trained ones), "
             "so the test would mean nothing; use 'permute' or 'normal_matched'"
         )
-    entropy = torch.distributions.Categorical(logits=y).entropy().mean()
-    return {"logit_std": float(y.std(dim=1).mean()), "entropy": float(entropy), "variation": variation}
+    several = y.shape[1] > 1
+    of = torch.distributions.Categorical(logits=y) if several else torch.distributions.Bernoulli(logits=y)
+    spread = float(y.std(dim=1).mean()) if several else 0.0
+    return {"logit_std": spread, "entropy": float(of.entropy().mean()), "variation": variation}
 
 
 def _unit(model: nn.Module, parameter: str) -> str:

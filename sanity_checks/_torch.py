@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from methods._calls import probabilities
 from methods._torch import Attribution, Target, at_least_float32, chunks, scores, upsample
 
 
@@ -56,8 +57,13 @@ def constant(a: Float[Tensor, "B *n"]) -> Bool[Tensor, " B"]:
 
 
 def probability(target: Int[Tensor, " B"]) -> Callable[[Tensor], Tensor]:
-    """A target for `scores`: the softmax probability of a class per image, in float32 at least."""
-    return lambda logits: at_least_float32(logits).softmax(dim=1).gather(1, target[:, None])[:, 0]
+    """A target for `scores`: the softmax probability of a class per image, in float32 at least; see `probabilities`."""
+    return lambda output: probabilities(output).gather(1, target[:, None])[:, 0]
+
+
+def is_top(p: Float[Tensor, "B N"], target: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
+    """Whether the class has the highest probability; of a single logit, whether it is above one half."""
+    return p.argmax(dim=1) == target if p.shape[1] > 1 else p[:, 0] > 0.5
 
 
 def path(

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._calls import logits, probabilities
 from methods._cost import Formula
 from methods._torch import Attribution, at_least_float32, ratio
 from sanity_checks._randomize import alive, randomizations, whole
@@ -71,7 +72,7 @@ def efficient_model_randomization(
     """
     if bins < 2:
         raise ValueError(f"bins: at least 2, got {bins}")
-    e, H = explain(of, model, x, target), _softmax_entropy(model(x))
+    e, H = explain(of, model, x, target), _softmax_entropy(model, x)
     xi, xi_clipped = entropy(e, bins), entropy(clipped(e), bins)
     sums = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
     statistics = {}
@@ -79,7 +80,7 @@ def efficient_model_randomization(
         statistics = alive(f, model, x, init)
         e_ = explain(of, f, x, target)
         xi_, xi_clipped_ = entropy(e_, bins), entropy(clipped(e_), bins)
-        skill = ratio(ratio(xi_, xi), ratio(_softmax_entropy(f(x)), H))
+        skill = ratio(ratio(xi_, xi), ratio(_softmax_entropy(f, x), H))
         sums += torch.stack([ratio(xi_ - xi, xi), ratio(xi_clipped_ - xi_clipped, xi_clipped), skill])  # eq. 6
     q, q_clipped, skill = sums / seeds
     return Result(
@@ -106,6 +107,6 @@ def clipped(e: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
     return e.clamp(low, high)
 
 
-def _softmax_entropy(logits: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
-    p = logits.double().softmax(dim=1)
-    return torch.special.entr(p).sum(dim=1)
+def _softmax_entropy(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+    p = probabilities(logits(model, x).double())
+    return torch.special.entr(p if p.shape[1] > 1 else torch.cat([p, 1 - p], dim=1)).sum(dim=1)

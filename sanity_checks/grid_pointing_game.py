@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._calls import run
 from methods._torch import Attribution, chunks, ratio
 from sanity_checks._mosaics import groups, mosaic, orders
 from sanity_checks._registry import Result, check
@@ -81,7 +82,9 @@ def grid_pointing_game(
     if not 1 <= arrangements == len(arranged):
         raise ValueError(f"arrangements: 1 at least and ({cells})! at most, got {arrangements}")
     with torch.no_grad():
-        p = torch.cat([probability(c)(model(X)) for X, c in zip(x.split(chunk), target.split(chunk), strict=True)])  # B
+        p = torch.cat(
+            [probability(c)(run(model, X)) for X, c in zip(x.split(chunk), target.split(chunk), strict=True)]
+        )  # B
     classes = target.tolist()
     sure = (p >= confidence).nonzero().flatten().tolist()
     if len({classes[i] for i in sure}) < cells:

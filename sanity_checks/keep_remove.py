@@ -24,15 +24,17 @@ or of value 0 are never left, so with few positive pixels k stops early. A zero 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._calls import probabilities
 from methods._cost import Formula
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import path, pixels, ranks
+from sanity_checks._torch import is_top, path, pixels, ranks
 from sanity_checks.insertion_deletion import substrate
 
 
@@ -78,8 +80,9 @@ def keep_remove(
     if len(q) < 2 or q.min() < 0 or q.max() > 1 or (q.diff() <= 0).any():
         raise ValueError(f"fractions: two ascending shares or more, from 0 to 1, got {tuple(fractions)}")
 
-    def hits(logits: Float[Tensor, "B classes"]) -> Float[Tensor, " B"]:
-        return (logits.argmax(dim=1) == target).to(logits.dtype)
+    def hits(output: Any) -> Float[Tensor, " B"]:
+        p = probabilities(output)
+        return is_top(p, target).to(p.dtype)
 
     x, a = x.detach(), pixels(maps, x)  # B H W
     blurred = substrate(x, fill, "fill")

@@ -32,6 +32,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._calls import logits
 from methods._cost import Formula
 from methods._torch import Attribution
 from sanity_checks._randomize import ORDERS, alive, lost_stages, randomizations, stages
@@ -94,7 +95,7 @@ def model_randomization(
         raise ValueError(f"orders: must be of {', '.join(ORDERS)}, got {orders}")
     if points is not None and points < 2:
         raise ValueError(f"points: at least 2 (the first stage, all stages), got {points}")
-    L, y = stages(model, x), model(x)  # y: B N
+    L, y = stages(model, x), logits(model, x)  # y: B N
     plan = {order: list(lost_stages(order, len(L), points)) for order in orders}
     ref = explain(of, model, x, target)  # B K h w
     again = explain(of, model, x, target)
@@ -104,7 +105,7 @@ def model_randomization(
     total: dict[frozenset[int], dict[str, Tensor]] = {}
     statistics = {}
     for seed_k, lost, f_k in randomizations(model, L, steps, init=init, seeds=range(seed, seed + seeds)):
-        y_k = f_k(x)
+        y_k = logits(f_k, x)
         if lost == every and seed_k == seed:
             statistics = alive(f_k, model, x, init)
         c = y_k.argmax(dim=1) if repick else target

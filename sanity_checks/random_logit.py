@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._calls import logits
 from methods._cost import Formula
 from methods._torch import Attribution, at_least_float32, ratio, upsample
 from sanity_checks._registry import Result, check
@@ -69,7 +70,7 @@ def random_logit(
     Raises:
         ValueError: classes below 1, or a network of one class.
     """
-    y = model(x)  # B N
+    y = logits(model, x)  # B N
     N = y.shape[1]
     if classes < 1 or N < 2:
         raise ValueError(f"classes: need at least one other class of at least two, got {classes} of {N}")

@@ -33,10 +33,11 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor, nn
 
+from methods._calls import probabilities, run
 from methods._cost import Formula
-from methods._torch import at_least_float32, chunks
+from methods._torch import chunks
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import pixels, ranks
+from sanity_checks._torch import is_top, pixels, ranks
 
 
 @check(
@@ -94,9 +95,9 @@ def road(
         orders = [(rank, int(n * p)) for rank in (random_ties(a, r), random_ties(-a, r)) for p in percentages]
         for part in chunks(len(orders), chunk, len(x)):
             X = torch.cat([impute(x, rank < k, scale, seed) for rank, k in orders[part]])  # kB C H W
-            logits = at_least_float32(model(X)).unflatten(0, (-1, len(x)))  # k B N
-            f.append(logits.softmax(dim=2).gather(2, target.expand(len(logits), -1)[..., None])[..., 0])
-            hits.append(logits.argmax(dim=2) == target)
+            P, c = probabilities(run(model, X)), target.repeat(len(X) // len(x))  # kB N, kB
+            f.append(P.gather(1, c[:, None]).view(-1, len(x)))  # k B
+            hits.append(is_top(P, c).view(-1, len(x)))
     morf, lerf = torch.cat(f).T.chunk(2, dim=1)  # B p
     right, left = torch.cat(hits).T.to(morf.dtype).chunk(2, dim=1)  # B p   MoRF, LeRF
     return Result(

@@ -35,10 +35,11 @@ from PIL import Image
 from scipy.interpolate import griddata
 from torch import Tensor, nn
 
+from methods._calls import probabilities, run
 from methods._cost import Formula
 from methods._torch import at_least_float32, chunks
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import pixels
+from sanity_checks._torch import is_top, pixels
 
 GRID = np.append(np.linspace(0, 1, 1000, endpoint=False), 1.0)
 
@@ -112,9 +113,9 @@ def sic_aic(
         z = np.stack([*(blurred(photo, pixel) for pixel in seen), photo])  # n+2 H W C
         Z = (torch.from_numpy(z).to(x).permute(0, 3, 1, 2) / 255 - o) / s
         with torch.no_grad():
-            logits = torch.cat([at_least_float32(model(Z[part])) for part in chunks(len(Z), chunk, 1)])
+            P = torch.cat([probabilities(run(model, Z[part])) for part in chunks(len(Z), chunk, 1)])  # n+2 N
         H = np.array([entropy(image) for image in z], dtype=np.float64)
-        p, right = logits.softmax(dim=1)[:, c], logits.argmax(dim=1) == c
+        p, right = P[:, c], is_top(P, c)
         sic.append(information_curve(H, p.double().cpu().numpy(), min_pred, monotonous))
         aic.append(information_curve(H, right.double().cpu().numpy(), min_pred, monotonous))
     softmax, accuracy = (at_least_float32(x).new_tensor(np.stack(curves)) for curves in (sic, aic))  # B 1001

@@ -251,9 +251,15 @@ def test_memory_exhausted_is_not_taken_for_a_shortcut():
 
 
 def test_an_error_of_the_network_is_raised_in_the_end():
+    class Broken(nn.Linear):
+        def forward(self, input):
+            if len(input) > 2:  # more than the probe has
+                raise RuntimeError("on purpose")
+            return super().forward(input)
+
     model = net("relu")
-    model.fc = nn.Linear(5, 10).double()
-    with torch.no_grad(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    model.fc = Broken(16, 10).double()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="on purpose"):
         edited_scores(model, images(), CLASSES, "layer3.bn2", scaled, 4, 2)
     assert hooks(model) == 0
 

@@ -10,7 +10,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from helpers import CLASSES, images, references
 from methods import METHODS
-from methods._layers import default_layer, finer_layers
+from methods._layers import default_layer, finer_layers, probe
 from methods._torch import activation, activation_and_gradient, minmax, upsample
 from methods.cameras import cameras
 from methods.grad_cam import grad_cam
@@ -126,6 +126,7 @@ def test_group_cam_equals_its_definition(keywords):
 @pytest.mark.parametrize(("groups", "masks"), [(1, 1), (3, 3), (5, 4), (6, 6), (16, 16), (32, 16)])
 def test_group_cam_counts_its_groups(groups, masks):
     seen, model = [], net("relu")
+    probe(model, images())
     model.register_forward_hook(lambda _m, _a, out: seen.append(len(out)))
     group_cam(model, images(), CLASSES, layer="layer4", groups=groups)
     assert sum(seen) == 3 * (2 + masks)
@@ -234,7 +235,7 @@ def test_the_last_layer_of_each_grid_is_found(name):
 @pytest.mark.parametrize("keywords", [{}, {"variant": "-"}, {"layers": ("layer2",)}], ids=str)
 def test_poly_cam_counts_passes(keywords):
     seen, model = [], net("relu")
-    default_layer(model)
+    probe(model, images())
     model.register_forward_hook(lambda _m, _a, out: seen.append(len(out)))
     poly_cam(model, images(), CLASSES, layer="layer4", **keywords)
     K = [12, 16] if "layers" in keywords else [8, 12, 16]
@@ -276,7 +277,7 @@ def test_cameras_needs_a_model_of_many_sizes():
     settings = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 10}
     build = partial(timm.create_model, "vit_tiny_patch16_224", **settings)
     f = partial(cameras, x=images(), target=CLASSES, layer="blocks.1.norm1", steps=2, stride=8)
-    with pytest.raises(ValueError, match=r"^model: takes 32 x 32 images, but not 40 x 40; .* dynamic_img_size$"):
+    with pytest.raises(ValueError, match=r"^model: takes 32 x 32 images, but not 40 x 40 \(.*\); .* dynamic_img_size$"):
         f(build().double().eval())
     a = f(build(dynamic_img_size=True).double().eval())
     assert a.shape == (3, 1, 32, 32)

@@ -86,6 +86,7 @@ def test_gradients_at_edits_of_two_layers(suffix):
 
 def test_the_network_before_the_layer_runs_once():
     model, seen = net("relu"), []
+    probe(model, images())
     model.conv1.register_forward_hook(lambda _m, _a, out: seen.append(len(out)))
     dix(model, images(), CLASSES, layer="layer3", steps=5)
     assert seen == [3]

@@ -121,7 +121,7 @@ WRONG = [
     ("told", {"weights": "nowhere.pth"}, r"^weights: there is no file nowhere.pth"),
     ("too_many", {}, r"^classes: got 5 names, but model.py:too_many has 4 classes"),
     ("strange", {}, r"^model: model.py:strange returns 'mena', which is none of mean, std"),
-    ("features", {}, r"^model: model.py:features must return logits, images x classes, got \(1, 8, 1, 1\)"),
+    ("features", {}, r"^model: model.py:features must return logits, images x classes, got a tensor \(1, 8, 1, 1\) of"),
     ("text", {}, r"^model: model.py:text must return a torch.nn.Module, or one and a dict, got str"),
     ("fails", {}, r"^model: model.py:fails failed: TypeError"),
     ("constant", {}, r"^model: .*model.py has no function 'constant'"),
