@@ -7,7 +7,7 @@ python -m methods --list
 First the METHODs, then the IMAGEs: names of methods, with commas or spaces between them; from the first other word on,
 everything is an image: a file, a folder, or the name of a packaged photograph (chelsea). A file that is called like a
 method is ./NAME. A method that refuses says why, and the others are drawn.
-Exit status: 0 finished, 1 a method drew nothing, 2 wrong input.
+Exit status: 0 finished, 1 a method drew nothing, 2 wrong input, 3 the program failed.
 """
 
 import argparse
@@ -35,9 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _run(args)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"methods: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return _options.ended("methods", error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -41,6 +41,12 @@ class Loaded:
     classes: tuple[str, ...]
     device: torch.device
     descriptions: tuple[str, ...] = ()  # of the classes, with synonyms: "tabby, tabby cat"
+    code_sha256: str = ""  # of the user's own files that make the model
+
+    @property
+    def facts(self) -> tuple[Any, ...]:
+        """What its logits for a photograph depend on."""
+        return self.tag, self.weights_sha256, self.code_sha256, self.preprocessing, self.device.type
 
 
 def load(
@@ -155,7 +161,8 @@ def _finished(built: Built, given: Mapping[str, Any], device: str | torch.device
         raise ValueError(f"classes: got {len(own)} names, but {built.tag} has {count} classes")
     names = own or tuple(d.split(",")[0] for d in descriptions)
     sha256, where = state_sha256(model), torch.device(device)
-    return Loaded(model, built.tag, prep, sha256, built.source, built.note, names, where, own or descriptions)
+    labels, code = own or descriptions, built.code_sha256
+    return Loaded(model, built.tag, prep, sha256, built.source, built.note, names, where, labels, code)
 
 
 def _preprocessing(facts: Mapping[str, Any], tag: str) -> Preprocessing:

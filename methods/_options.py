@@ -1,6 +1,8 @@
 """The options of every command that say which model, which images, which device."""
 
 import argparse
+import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -45,6 +47,16 @@ def add(parser: argparse.ArgumentParser, *, images: bool = True) -> None:
         option("--images", metavar="WHICH", help=f"names ({known}), file or folder")
     option("--device", default="cpu", help="cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     option("--seed", type=int, default=0, help="of everything that draws (default: %(default)s)")
+
+
+def ended(program: str, error: Exception) -> int:
+    """Say on the terminal why a command ended early; returns its exit status, 2 for wrong input and 3 for the rest."""
+    if isinstance(error, ValueError | FileNotFoundError):
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    traceback.print_exception(error)
+    print(f"{program}: failed ({type(error).__name__}); what was finished is kept", file=sys.stderr)
+    return 3
 
 
 def use_device(name: str) -> None:

@@ -26,6 +26,7 @@ class Built(NamedTuple):
     facts: Mapping[str, Any]  # fields of Preprocessing, `classes` and `descriptions`, as far as the source knows them
     source: str  # of the weights
     note: str
+    code_sha256: str = ""  # of the user's files that make it
 
 
 class Checkpoint(NamedTuple):

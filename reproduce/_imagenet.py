@@ -147,7 +147,7 @@ def bench(loaded: Loaded, found: Mapping[Item, str], chunk: int, *, crop: bool =
         }
 
     how = "cropped to the centre" if crop else "resized as a whole"
-    facts = [loaded.weights_sha256, prep, crop, loaded.device.type]
+    facts = [loaded.facts, prep, crop]
     facts += [(item.file.name, *item[1:], sha256) for item, sha256 in found.items()]
     return Bench(
         name="ImageNet",

@@ -96,7 +96,7 @@ def measure(
     units = plan(rows, checks, lambda _: bench, r.args.shard)
     mine = share(units, here)
     r.bar.reset(total=len(mine))
-    for unit in run(mine, folder, workers=r.args.workers):
+    for unit, _ in run(mine, folder, workers=r.args.workers):
         r.bar.set_postfix_str(unit.label)
         r.bar.update()
     here.gather(None)  # now all parts exist

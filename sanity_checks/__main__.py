@@ -5,16 +5,21 @@ python -m sanity_checks --list
 
 Writes report.html (one self-contained page), report.json (every number) and the pictures into --out. A METHOD is a
 name from methods/, module:function or file.py:function with the signature f(model, x, target, *, keywords) -> B K h w;
-`layer` and `seed` are set if it has them. If a run was killed or interrupted, the same command continues it.
+`layer` and `seed` are set if it has them. If a run was killed or interrupted, the same command continues it: results
+in --out are used again where this code, the user's own files with all that they import, the versions of packages, the
+model and the images are the same. Data files that a function reads are not compared: --fresh.
 `torchrun --nproc-per-node=N -m sanity_checks ...` shares the images among N processes.
-Exit status: 0 finished, 1 --require was not met, 2 wrong input, 130 interrupted (the report has what was finished).
+Exit status: 0 finished, 1 --require was not met, 2 wrong input, 3 the program failed (results up to then are kept),
+130 interrupted (the report has what was finished).
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import platform
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +33,7 @@ from methods._front_door import closest
 from methods._references import citation, references
 from sanity_checks import CHECKS
 from sanity_checks import _benches as benches
+from sanity_checks._claim import claimed
 from sanity_checks._parallel import World, world
 from sanity_checks._pictures import cascade_figure, maps_figure, picture
 from sanity_checks._provenance import PACKAGES, commit, shortened
@@ -50,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with world() as here:
             return _run(args, sys.argv[1:] if argv is None else argv, here)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"sanity_checks: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return _options.ended("sanity_checks", error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--chunk", type=int, metavar="N", help="images per forward pass of a check (default: 8, on a GPU 128)")
     add("--workers", type=int, default=0, metavar="N", help="processes that decode images (default: %(default)s)")
     add("--shard", type=int, default=8, metavar="N", help="images per result file, at least 2 (default: %(default)s)")
+    add("--fresh", action="store_true", help="use no result of an earlier run in --out")
     add("--require", choices=ORDER[1:], help="exit with 1 if a method's verdict is below this")
     add("--list", action="store_true", help="list the checks and exit")
     return parser
@@ -93,6 +99,19 @@ def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
         raise ValueError(f"--shard: the null of a randomisation needs 2 images at least in a shard, got {args.shard}")
     args.device = here.device(args.device)
     _options.use_device(args.device)
+    with claimed(Path(args.out).expanduser(), "--out") if here.rank == 0 else contextlib.nullcontext():
+        return _report(args, argv, here, mode, checks, rows)
+
+
+def _report(
+    args: argparse.Namespace,
+    argv: Sequence[str],
+    here: World,
+    mode: str,
+    checks: Mapping[str, Mapping[str, Any]],
+    rows: list[Row],
+) -> int:
+    """Measure, write the report and say on the terminal what it says; returns the exit status."""
     loaded = _options.load(args)
     good, bad = benches.readable(args.images, loaded, workers=args.workers, world=here)
     if bad and here.rank == 0:
@@ -106,9 +125,12 @@ def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
         raise ValueError("; ".join(f"{row.label}: {row.refused}" for row in rows if row.refused))
     measured = [row for row in rows if not row.refused]
     units = plan(measured, checks, lambda check: benches.bench_of(check, found), args.shard)
-    out = Path(args.out)
+    out = Path(args.out).expanduser()
     folder = Folder(path=out / "parts", seed=args.seed, draws=1 if mode == "quick" else 5)
-    shown, stopped = _work(units, measured, photographs, folder, args.workers, here)
+    if args.fresh and here.rank == 0:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    here.gather(None)
+    shown, reused, stopped = _work(units, measured, photographs, folder, args.workers, here)
     if here.rank > 0:
         return 0
     parts, done = {}, 0
@@ -121,7 +143,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
         "settings": {name: dict(params) for name, params in checks.items()},
         "units": len(units),
         "done": done,
-        "complete": not stopped,
+        "complete": done == len(units) and not stopped,
         "refusals": sorted(
             {f"{row} {check}: {part.refused}" for (row, check), part in parts.items() if part.refused}
             | {f"{row} pictures: {found['refused']}" for row, found in shown.items() if "refused" in found}
@@ -130,7 +152,9 @@ def _run(args: argparse.Namespace, argv: Sequence[str], here: World) -> int:
     }
     shown = {row: found for row, found in shown.items() if "refused" not in found}
     _write(report, rows, shown, loaded, list(good), out)
+    state = "complete" if report["complete"] else "INCOMPLETE"
     print(f"{out / 'report.html'}, report.json and pictures")
+    print(f"  {state}: {done} of {len(units)} results, {reused} of them from an earlier run")
     for row in report["rows"].values():
         if not row["control"]:
             print(f"  {row['label']}: {in_words(row)}")
@@ -185,9 +209,14 @@ def _benches(
 
 def _work(
     units: Sequence[Unit], rows: Sequence[Row], photographs: Bench, folder: Folder, workers: int, here: World
-) -> tuple[dict[str, Any], bool]:
-    """All the expensive work, shared among the ranks: (pictures by row, whether it was interrupted)."""
+) -> tuple[dict[str, Any], int, bool]:
+    """All the expensive work, shared among the ranks.
+
+    Returns:
+        Pictures by row, the number of results that were there before, and whether it was interrupted.
+    """
     shown: dict[str, Any] = {}
+    reused = 0
     mine, my_rows = share(units, here), here.share(rows)
 
     def pictures(row: Row) -> dict[str, Any]:
@@ -200,16 +229,17 @@ def _work(
                 bar.set_postfix_str(f"{row.key} pictures")
                 shown[row.key] = pictures(row)
                 bar.update()
-            for unit in run(mine, folder, workers=workers):
+            for unit, there in run(mine, folder, workers=workers):
+                reused += there
                 bar.set_postfix_str(unit.label)
                 bar.update()
         except KeyboardInterrupt:
             if here.size > 1:
                 raise
             print("\ninterrupted: writing a report of what there is", file=sys.stderr)
-            return shown, True
-    here.gather(None)
-    return {row.key: pictures(row) for row in rows} if here.rank == 0 else {}, False
+            return shown, reused, True
+    reused = sum(here.gather(reused))
+    return {row.key: pictures(row) for row in rows} if here.rank == 0 else {}, reused, False
 
 
 def _provenance(
@@ -234,6 +264,7 @@ def _provenance(
             "note": loaded.note,
             "source": loaded.weights_source,
             "weights_sha256": loaded.weights_sha256,
+            "code_sha256": loaded.code_sha256,
             "preprocessing": dataclasses.asdict(loaded.preprocessing),
         },
         "images": {"used": {i.name: sha for i, sha in good.items()}, "skipped": sorted(bad)},

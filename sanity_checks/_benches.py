@@ -70,7 +70,7 @@ def photographs(loaded: Loaded, found: Mapping[Item, Any], chunk: int) -> Bench:
         names=[item.name for item in items],
         read=read,
         prepare=prepare,
-        stamp=_sha256(loaded.weights_sha256, list(found.values()), loaded.preprocessing, loaded.device.type),
+        stamp=_sha256(loaded.facts, list(found.values())),
         keywords={"mean": loaded.preprocessing.mean, "std": loaded.preprocessing.std, "chunk": chunk},
     )
 

@@ -1,12 +1,21 @@
 """How a result was made: versions of packages, the command, the commit."""
 
+import functools
 import os
 import subprocess
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "timm", "numpy", "matplotlib", "pillow", "scikit-image", "scikit-learn", "huggingface_hub")
+NUMBERS = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow", "scikit-image", "scikit-learn")  # they make them
+PACKAGES = (*NUMBERS, "matplotlib", "huggingface_hub")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """The versions of the packages that results depend on."""
+    return {name: version(name) for name in NUMBERS}
 
 
 def shortened(argv: Sequence[str]) -> list[str]:

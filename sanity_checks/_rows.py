@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from methods import METHODS
 from methods._front_door import bind, closest
-from methods._own_model import import_file
+from methods._own_code import code_sha256, import_file
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 from sanity_checks._guard import ENDS, guarded
@@ -30,9 +31,9 @@ class Row:
     label: str
     fn: Callable[..., Any]  # a method, or for a control: seed -> Attribution
     control: bool = False
-    own: bool = False  # a user's function: each call is guarded
+    own: ModuleType | None = None  # where a user's function is: each call is guarded
     keywords: Mapping[str, Any] = field(default_factory=dict)
-    source_sha256: str = ""
+    source_sha256: str = ""  # of a method's file; of a user's function after `try_out`: with all that it imports
     refused: str = ""  # the reason why the row has no number
 
     def bind(self, model: nn.Module, x: Tensor, seed: int, names: Sequence[str] = ()) -> Attribution:
@@ -91,23 +92,25 @@ def resolve(spec: str, quick: bool) -> Row:
         functions = [n for n, v in vars(module).items() if callable(v)]
         raise ValueError(f"METHOD: {place} has no function {name!r}{closest(name, functions)}")
     _check_signature(spec, fn)
-    return Row(key=name, label=name, fn=fn, own=True, source_sha256=_hash(module.__file__))
+    return Row(key=name, label=name, fn=fn, own=module)
 
 
 def try_out(row: Row, of: Attribution, model: nn.Module, x: Tensor, target: Tensor) -> Row:
     """The row, run once on the first image before all other work; if it fails there, it is marked as refused."""
+    refused = ""
     try:
         explain(of, model, x, target)
     except ENDS:
         raise
     except ValueError as error:
-        return replace(row, refused=str(error))
+        refused = str(error)
     except Exception as error:
-        return replace(row, refused=f"failed on the first image: {type(error).__name__}: {error}")
-    return row
+        refused = f"failed on the first image: {type(error).__name__}: {error}"
+    code = code_sha256(row.own) if row.own else row.source_sha256  # what it imports when it runs is there now
+    return replace(row, refused=refused, source_sha256=code)
 
 
-def _from_package(place: str) -> Any:
+def _from_package(place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ImportError as error:

@@ -18,6 +18,7 @@ from methods._torch import Attribution
 from sanity_checks import CHECKS, Check, Result
 from sanity_checks._controls import matched
 from sanity_checks._parallel import World, ahead
+from sanity_checks._provenance import versions
 from sanity_checks._rows import Row
 from sanity_checks._torch import explain
 
@@ -124,8 +125,8 @@ def share(units: Sequence[Unit], world: World) -> list[Unit]:
     return mine
 
 
-def run(units: Sequence[Unit], folder: Folder, *, workers: int = 0) -> Iterator[Unit]:
-    """Compute and write the parts that `folder` does not have; yields each unit when its part exists.
+def run(units: Sequence[Unit], folder: Folder, *, workers: int = 0) -> Iterator[tuple[Unit, bool]]:
+    """Compute and write the parts that `folder` does not have; yields each unit, when its part exists, and if it did.
 
     Args:
         units: from `plan` or `share`.
@@ -147,7 +148,7 @@ def run(units: Sequence[Unit], folder: Folder, *, workers: int = 0) -> Iterator[
                 found = _plain_part(_compute(unit, shared, folder.seed, folder.draws))
                 stamp = _stamp(unit, code_sha256(), folder.seed, folder.draws)
                 write_json(folder.file(unit), {"stamp": stamp, **found})
-            yield unit
+            yield unit, not missing
 
 
 def collect(units: Sequence[Unit], folder: Folder) -> Iterator[tuple[tuple[str, str], int, Part]]:
@@ -168,7 +169,7 @@ def cached(
     file: Path, row: Row, bench: Bench, seed: int, make: Callable[[Row, Bench, int], dict[str, Any]]
 ) -> dict[str, Any]:
     """make(row, bench, seed), stored in a file like a part."""
-    stamp = _sha256([code_sha256(), _row(row), bench.stamp, seed, torch.__version__])
+    stamp = _sha256([code_sha256(), _row(row), bench.stamp, seed, versions()])
     found = _read(file, stamp)
     if found is None:
         write_json(file, {"stamp": stamp, **make(row, bench, seed)})
@@ -252,7 +253,7 @@ def _read(file: Path, stamp: str) -> dict[str, Any] | None:
 
 def _stamp(unit: Unit, code: str, seed: int, seeds_matched: int) -> str:
     check, bench = [unit.check.name, dict(unit.params)], [unit.bench.stamp, unit.shard]
-    return _sha256([code, _row(unit.row), check, bench, seed, seeds_matched, torch.__version__])
+    return _sha256([code, _row(unit.row), check, bench, seed, seeds_matched, versions()])
 
 
 def _row(row: Row) -> list[Any]:

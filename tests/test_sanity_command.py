@@ -14,7 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sanity_checks import CHECKS, Result, __main__, _runner
+from methods import _models
+from sanity_checks import CHECKS, Result, __main__, _provenance, _runner
+from sanity_checks._claim import claimed
 from sanity_checks._controls import CONTROLS
 from sanity_checks._report import COLUMNS, overall, summarise
 from sanity_checks._rows import Row, controls
@@ -389,3 +391,111 @@ def test_missing_images_are_counted_never_hidden():
 def test_controls_are_rows_of_their_own():
     assert [r.key for r in controls()] == list(CONTROLS)
     assert all(r.control for r in controls())
+
+
+# results of an earlier run
+
+
+HELPED = """
+import {helper}
+
+def helped(model, x, target):
+    import {late}
+    return {helper}.factor * {late}.factor * x
+"""
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("edited", ["at_once", "when_it_runs", "inside"])
+def test_an_edit_in_what_a_function_imports_is_seen(edited, tmp_path, capsys):
+    names = {n: f"{n}_of_{edited}" for n in ("at_once", "when_it_runs", "inside")}  # they stay loaded here
+    (tmp_path / f"{names['inside']}.py").write_text("factor = 2.0\n")
+    (tmp_path / f"{names['at_once']}.py").write_text(f"from {names['inside']} import factor\n")
+    (tmp_path / f"{names['when_it_runs']}.py").write_text("factor = 1.0\n")
+    mine = tmp_path / "mine.py"
+    mine.write_text(HELPED.format(helper=names["at_once"], late=names["when_it_runs"]))
+    words = ["gradient", f"{mine}:helped", *SMALL, "--checks", "complexity"]
+    total = 2 + len(CONTROLS)
+    assert run(*words, out=tmp_path / "report") == 0
+    assert f"complete: {total} of {total} results, 0 of them from an earlier run" in capsys.readouterr().out
+    assert run(*words, out=tmp_path / "report") == 0
+    assert f"{total} of them from an earlier run" in capsys.readouterr().out
+    with (tmp_path / f"{names[edited]}.py").open("a") as f:
+        f.write("factor = -factor\n")
+    assert run(*words, out=tmp_path / "report") == 0
+    assert f"{total - 1} of them from an earlier run" in capsys.readouterr().out
+    assert run(*words, "--fresh", out=tmp_path / "report") == 0
+    assert f"complete: {total} of {total} results, 0 of them from an earlier run" in capsys.readouterr().out
+
+
+MODEL = """
+from torch import nn
+from temperature_of_mine import T
+
+class Scaled(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.mean((2, 3))) / T
+
+def make():
+    return Scaled(3, 10), dict(mean=[0.5] * 3, std=[0.5] * 3, size=32)
+"""
+
+
+@pytest.mark.usefixtures("coarse")
+def test_an_edit_in_what_a_model_imports_is_seen(tmp_path, capsys):
+    (tmp_path / "temperature_of_mine.py").write_text("T = 1.0\n")
+    (tmp_path / "model.py").write_text(MODEL)
+    words = ["gradient", "--model", f"{tmp_path / 'model.py'}:make", "--images", "chelsea,coffee"]
+    words += ["--checks", "complexity", "--out", str(tmp_path / "report")]
+    assert __main__.main(words) == 0
+    assert __main__.main(words) == 0
+    assert f"{1 + len(CONTROLS)} of them from an earlier run" in capsys.readouterr().out
+    (tmp_path / "temperature_of_mine.py").write_text("T = 2.0\n")
+    assert __main__.main(words) == 0
+    assert "0 of them from an earlier run" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("coarse")
+def test_other_packages_make_other_numbers(tmp_path, capsys, monkeypatch):
+    words = ["gradient", *SMALL, "--checks", "complexity"]
+    assert run(*words, out=tmp_path / "report") == 0
+    for name in ("timm", "numpy", "pillow", "scipy", "scikit-image"):
+        monkeypatch.setattr(_runner, "versions", lambda name=name: {name: "0"})
+        assert run(*words, out=tmp_path / "report") == 0
+        assert "0 of them from an earlier run" in capsys.readouterr().out
+        assert name in _provenance.versions()
+
+
+def test_two_runs_at_once_do_not_share_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(_models, "load", lambda *_, **__: pytest.fail("the model was loaded first"))
+    out = tmp_path / "report"
+    with claimed(out, "--out"):
+        assert run("gradient", *SMALL, out=out) == 2
+        assert "--out: another run is writing into" in capsys.readouterr().err
+        assert out.is_dir()
+    assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_model_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(_models, "load", lambda *_, **__: pytest.fail("the model was loaded first"))
+    (tmp_path / "file").write_text("no folder")
+    assert run("gradient", *SMALL, out=tmp_path / "file") == 2
+    assert run("gradient", *SMALL, out=tmp_path / "file/report") == 2
+    assert capsys.readouterr().err.count("cannot be written") == 2
+
+
+@pytest.mark.usefixtures("coarse")
+def test_a_failure_of_the_program_is_not_a_requirement_missed(tmp_path, capsys, monkeypatch):
+    compute, left = _runner._compute, [3]
+
+    def until(*arguments):
+        left[0] -= 1
+        return compute(*arguments) if left[0] >= 0 else [].pop()
+
+    monkeypatch.setattr(_runner, "_compute", until)
+    words = ["gradient", *SMALL, "--checks", "complexity"]
+    assert run(*words, out=tmp_path / "report") == 3
+    assert "sanity_checks: failed (IndexError); what was finished is kept" in capsys.readouterr().err
+    monkeypatch.setattr(_runner, "_compute", compute)
+    assert run(*words, out=tmp_path / "report") == 0
+    assert "3 of them from an earlier run" in capsys.readouterr().out
