@@ -115,9 +115,8 @@ def sic_aic(
         with torch.no_grad():
             P = torch.cat([probabilities(run(model, Z[part])) for part in chunks(len(Z), chunk, 1)])  # n+2 N
         H = np.array([entropy(image) for image in z], dtype=np.float64)
-        p, right = P[:, c], is_top(P, c)
-        sic.append(information_curve(H, p.double().cpu().numpy(), min_pred, monotonous))
-        aic.append(information_curve(H, right.double().cpu().numpy(), min_pred, monotonous))
+        for curve, p in ((sic, P[:, c]), (aic, is_top(P, c.expand(len(P))))):
+            curve.append(information_curve(H, p.double().cpu().numpy(), min_pred, monotonous))
     softmax, accuracy = (at_least_float32(x).new_tensor(np.stack(curves)) for curves in (sic, aic))  # B 1001
     area, area_aic = (torch.trapezoid(curve, curve.new_tensor(GRID)) for curve in (softmax, accuracy))
     return Result(
