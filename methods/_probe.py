@@ -12,7 +12,7 @@ from torch.overrides import _pop_mode, _push_mode
 from torch.utils._device import DeviceContext
 
 from methods import _trace
-from methods._calls import first_tensor, here, logits_of, run, tensors_of
+from methods._calls import first_tensor, here, logits_of, run, tensors_of, with_tensor
 from methods._grids import Layout, layout_of, raster, to_grid
 from methods._registry import Architecture
 from methods._trace import IMAGE, Trace, place
@@ -112,14 +112,16 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         inside.append(name)
         trace.module = name
 
-    def note(name: str, module: nn.Module, args: Any, returned: Any) -> None:
+    def note(name: str, module: nn.Module, args: Any, returned: Any) -> Any:
         inside.pop()
         trace.module = inside[-1]
         ran[name] = ran.get(name, 0) + 1
         out = first_tensor(returned)
         if out is None:
-            return
+            return None
         _trace.inherit(out, args[0] if args else None)
+        passed = id(out) in last and not last[id(out)][0].startswith(f"{name}.")  # as it came from another module
+        out = out.view_as(out) if passed else out  # with a gradient of its own: what comes after this module
         every.pop(name, None)
         every[name] = out
         last.pop(id(out), None)  # a later module returned the same tensor: the outer name
@@ -127,6 +129,7 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.ndim > 1:
             linear.append((name, out))
+        return with_tensor(returned, out) if passed else None
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_eval(model))
@@ -177,8 +180,10 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         if (g is None and flat) or (g is not None and (to_grid(g, at)[0] != 0).any(dim=0).float().mean() > 0.5):
             candidates.append(name)
     channels = {name: out.shape[at.channel] for name, out, at in held}
+    inner = set(map(_storage, trace.operands))  # keys and values of an attention are a part of it, not its input
+    features = [n for n in candidates if _storage(every[n]) not in inner] or candidates
     layer = next(
-        (n for pool in reversed(trace.pools) for n in reversed(candidates) if channels[n] == pool.channels), None
+        (n for pool in reversed(trace.pools) for n in reversed(features) if channels[n] == pool.channels), None
     )
     head = tuple(n for n, out in linear if N and out.shape[:2] == (B, N) and out.numel() == B * N)
     kind, tokens, why = _attention(trace, [by.get(id(v)) for v in trace.values], B)
@@ -195,6 +200,10 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         head=head,
         mixes=g_x is not None and bool(g_x[1:].any()),
     )
+
+
+def _storage(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()
 
 
 def _gradients(y: Any, ends: list[Tensor]) -> tuple[Tensor | None, ...]:

@@ -73,6 +73,7 @@ class Trace(TorchFunctionMode):
         self.attention: list[Call] = []
         self.used: dict[int, int] = {}  # number of an attention map -> number of its product with the values
         self.values: list[Tensor] = []  # these products
+        self.operands: list[Tensor] = []  # keys and values
         self.mixing: list[tuple[str, str, tuple[int, ...]]] = []  # (module, operation, grid) that mixes neighbours
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -117,7 +118,8 @@ class Trace(TorchFunctionMode):
         elif name == "scaled_dot_product_attention":
             q, k = _of(tensors[0]), _of(tensors[1])
             self._attention((*q.shape[:-1], k.shape[-2]), _mean(q, -1)[..., 0], _mean(k, -1)[..., 0])
-            self._use(len(self.attention) - 1, out)
+            self._use(len(self.attention) - 1, tensors[2], out)
+            self.operands.append(tensors[1])
             out_z = _mean(q, -1)
         elif isinstance(out, Tensor) and _resizes(name, tensors[0], out):
             out_z = _resampled(_of(tensors[0]), out)
@@ -152,23 +154,25 @@ class Trace(TorchFunctionMode):
             elif keys is not None and t.shape == out.shape:
                 out._keys = keys  # type: ignore[attr-defined]
 
-    def _use(self, number: int | None, out: Tensor) -> None:
+    def _use(self, number: int | None, values: Tensor, out: Tensor) -> None:
         if number is None:
             return
+        self.operands.append(values)
         self.used[number] = len(self.values)
         self.values.append(out)
 
     def _product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor | None:
-        self._use(getattr(a, "_map", None), out)
+        self._use(getattr(a, "_map", None), b, out)
         rows, columns = _mean(_of(a), -1), _mean(_of(b), -2)
         if not rows.isnan().all() and not columns.isnan().all() and out.shape[-1] > 1:
             out._keys = columns.expand(*out.shape)  # type: ignore[attr-defined]
+            self.operands.append(b)
         moving = varies(rows, -2) or not varies(columns, -1)
         return rows if moving and not rows.isnan().all() else columns
 
     def _einsum(self, equation: str, operands: list[Tensor], out: Tensor) -> Tensor | None:
         inputs, result = equation.replace(" ", "").split("->")
-        self._use(getattr(operands[0], "_map", None), out)
+        self._use(getattr(operands[0], "_map", None), operands[1], out)
         found = []
         for letters, t in zip(inputs.split(","), operands, strict=True):
             z = _of(t)
@@ -180,6 +184,7 @@ class Trace(TorchFunctionMode):
         rows, columns = found
         if not rows.isnan().all() and not columns.isnan().all():
             out._keys = columns.expand(out.shape)  # type: ignore[attr-defined]
+            self.operands.append(operands[1])
         moving = any(varies(rows, d) for d in range(1, rows.ndim)) or columns.isnan().all()
         return rows if moving and not rows.isnan().all() else columns
 

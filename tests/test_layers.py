@@ -1,4 +1,4 @@
-"""The default layer of 19 families, tokens <-> grid, and the machinery that reads and edits a layer."""
+"""The default layer of 20 families, tokens <-> grid, and the machinery that reads and edits a layer."""
 
 import copy
 import gc
@@ -38,6 +38,7 @@ FAMILIES = {
     "edgenext_xx_small": ("norm_pre", "swin"),
     "coat_lite_tiny": ("serial_blocks4.1.norm1", "cnn"),
     "resnet18": ("layer4", "cnn"),
+    "xcit_nano_12_p8_224": ("cls_attn_blocks.1.norm1", "swin"),  # not the keys or values that are computed from it
 }
 
 
@@ -203,6 +204,40 @@ def test_reading_a_layer_does_not_change_what_comes_after(name):
     assert A.shape[0] == 3
     assert A.shape[2:] == (4, 4)
     torch.testing.assert_close(logits, model(x))
+
+
+class Around(nn.Module):
+    """Hands its first tensor on as it came, next to one that it computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, pair):
+        return pair[0], self.conv(pair[0] + pair[1])
+
+
+class Pairs(nn.Module):
+    """After the second block, only the second tensor of the pair is used."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.a, self.b = Around(), Around()
+        self.fc = nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc(self.b(self.a((x, x)))[1].mean((2, 3)))
+
+
+def test_a_tensor_that_is_handed_on_counts_where_it_is_used_afterwards():
+    torch.manual_seed(0)
+    model, x = Pairs().eval(), torch.randn(2, 3, 8, 8)
+    found = _layers.probe(model, x)
+    assert found.layer == "b.conv"
+    assert found.candidates == ["stem", "a.conv", "a", "b.conv"]  # a hands on what b adds; b, what nobody reads
+    assert methods.attribute("grad_cam", model, x).max() > 0
 
 
 def test_a_probe_inside_a_rule_is_that_of_the_model():
