@@ -2,7 +2,11 @@
 
 import argparse
 import json
+import os
+import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import timm
@@ -12,6 +16,8 @@ from torch import nn
 
 from methods import _models, _options, _timm, load_model
 from methods._models import state_sha256
+
+ROOT = Path(__file__).resolve().parent.parent
 
 MODEL = """
 from __future__ import annotations
@@ -353,3 +359,24 @@ def test_options_that_are_no_numbers(words, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(words.split())
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_commands_keep_the_memory_that_they_free():
+    """In a process of its own: a tensor of 256 MiB is freed; are its pages still there?"""
+    program = """
+import sys, torch
+from methods import _options
+resident = lambda: int(open("/proc/self/statm").read().split()[1])  # pages
+if sys.argv[1:]:
+    _options.use_device("cpu")
+y = torch.ones(2**26)
+full = resident()
+del y
+print((full - resident()) * 4096 / 2**28)
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    run = partial(subprocess.run, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    returned, kept = (float(run([sys.executable, "-c", program, *words]).stdout) for words in ([], ["keep"]))
+    assert kept < 0.1
+    assert returned > 0.9
