@@ -51,8 +51,8 @@ def add(parser: argparse.ArgumentParser, *, images: bool = True) -> None:
     option(
         "--device",
         default="cpu",
-        help="cpu, cuda, cuda:1, mps ... (default: %(default)s). On Linux, freed memory stays with the program: on a CPU "
-        "a third less time, for a seventh more memory",
+        help="cpu, cuda, cuda:1, mps ... (default: %(default)s). On Linux, the program keeps memory that it frees: "
+        "a third less time on a CPU, a seventh more memory",
     )
     option("--seed", type=int, default=0, help="of everything that draws (default: %(default)s)")
 

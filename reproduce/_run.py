@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import methods
 from _sidecar import Run, attempt, note, note_check, plain, refuse, round4, save  # noqa: F401  scripts use _run.save
@@ -30,6 +29,7 @@ from methods._front_door import bind as bind_method
 from methods._images import Photo
 from methods._layers import default_layer
 from methods._models import Loaded
+from methods._progress import progress
 from sanity_checks import CHECKS, Result, _nets
 from sanity_checks._provenance import shortened
 from sanity_checks._rows import QUICK
@@ -98,7 +98,7 @@ def start(
         sys.argv[1:] if argv is None else argv,
         args,
         out,
-        tqdm(desc=name, unit="call", disable=None),
+        progress(name, "call"),
         time.perf_counter(),
         name,
     )

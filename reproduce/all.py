@@ -26,12 +26,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 import _run  # puts the repository on the path
 from _sources import sources
 from methods import _models
 from methods._front_door import closest
+from methods._progress import progress
 from sanity_checks import _nets
 from sanity_checks._provenance import shortened
 
@@ -94,7 +93,7 @@ def make(names: Sequence[str], words: Sequence[str], jobs: int) -> tuple[dict[st
     done: set[str] = set()
     running: dict[str, subprocess.Popen[str]] = {}
     stop = threading.Event()
-    with tqdm(total=len(names), unit="script", desc="all", disable=None) as bar:
+    with progress("all", "script", len(names)) as bar:
 
         def one(name: str, jobs: int) -> None:
             if stop.is_set():

@@ -25,11 +25,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from methods import _images, _models, _options
 from methods._display import write_png
 from methods._front_door import closest
+from methods._progress import progress
 from methods._references import citation, references
 from sanity_checks import CHECKS
 from sanity_checks import _benches as benches
@@ -222,8 +221,8 @@ def _work(
     def pictures(row: Row) -> dict[str, Any]:
         return cached(folder.path / row.key / "pictures.json", row, photographs, folder.seed, picture)
 
-    total, off = len(mine) + len(my_rows), True if here.rank else None
-    with tqdm(total=total, unit="result", desc="sanity checks", disable=off) as bar:
+    total = len(mine) + len(my_rows)
+    with progress("sanity checks", "result", total, silent=here.rank > 0) as bar:
         try:
             for row in my_rows:
                 bar.set_postfix_str(f"{row.key} pictures")

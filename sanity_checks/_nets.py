@@ -30,9 +30,9 @@ from jaxtyping import Float, Int
 from timm.layers.hybrid_embed import HybridEmbed
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from methods._models import state_sha256
+from methods._progress import progress
 from sanity_checks._ground_truth import (
     GRID,
     SIDE,
@@ -174,7 +174,7 @@ def retrain(name: str, folder: Path = WEIGHTS, epochs: int | None = None) -> dic
     steps, threads = 0, torch.get_num_threads()
     with (
         torch.random.fork_rng(devices=[]),
-        tqdm(total=epochs * -(-len(x) // 64), desc=name, unit="step", disable=None) as bar,
+        progress(name, "step", epochs * -(-len(x) // 64)) as bar,
     ):
         torch.manual_seed(recipe.seed)
         model = recipe.build()
