@@ -24,15 +24,18 @@ def default_layer(model: nn.Module, image: Image | None = None) -> str:
 
     Returns:
         The name of the last module in execution order whose output has the channels that the head pools and a grid of
-        more than one position, with a gradient at more than half of the positions. Of several names for one tensor, the
-        outermost. A module that runs more than once does not count.
+        more than one position, with a gradient at more than half of the positions, or at one where a maximum is pooled.
+        Of several names for one tensor, the outermost. A module that runs more than once does not count.
 
     Raises:
         ValueError: no layer qualifies; the message lists candidates for `layer=`.
     """
     found = probe(model, image)
-    if found.layer is None:
+    if found.layer is None and found.candidates:
         raise ValueError(f"layer: none found by default; name one, for example of {found.candidates[-8:]}")
+    if found.layer is None:
+        name, why = next(reversed(found.refused.items()), ("the model", "it has no modules"))
+        raise ValueError(f"layer: no module has a grid of whole images that can change the score; {name!r}: {why}")
     return found.layer
 
 

@@ -172,12 +172,14 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
     need = [t for t in ends if t.requires_grad]
     by = dict(zip(map(id, need), _gradients(y, need), strict=True))
     g_x, flat = by[id(x)], by[id(x)] is None
+    # A maximum has a gradient at few positions; a class token after the last attention has one at no patch.
+    most = 0.0 if any("max" in pool.operation or pool.operation == "topk" for pool in trace.pools) else 0.5
     candidates = []
     for name, out, at in held:
         g = by.get(id(out))
         if at.h * at.w == 1:
             continue
-        if (g is None and flat) or (g is not None and (to_grid(g, at)[0] != 0).any(dim=0).float().mean() > 0.5):
+        if (g is None and flat) or (g is not None and (to_grid(g, at)[0] != 0).any(dim=0).float().mean() > most):
             candidates.append(name)
     channels = {name: out.shape[at.channel] for name, out, at in held}
     inner = set(map(_storage, trace.operands))  # keys and values of an attention are a part of it, not its input

@@ -80,9 +80,9 @@ def test_a_head_that_flattens_the_grid():
     assert _layers.default_layer(model, (3, 8, 8)) == "1"
 
 
-def test_no_default_layer_is_an_error_that_lists_candidates():
+def test_no_default_layer_is_an_error_that_says_why():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 9), nn.Linear(9, 2)).eval()
-    with pytest.raises(ValueError, match=r"layer: none found.*\[\]"):
+    with pytest.raises(ValueError, match=r"^layer: no module has a grid .*'2': its output .* has no spatial grid"):
         _layers.default_layer(model, (3, 8, 8))
 
 
@@ -229,6 +229,42 @@ class Pairs(nn.Module):
     def forward(self, x):
         x = self.stem(x)
         return self.fc(self.b(self.a((x, x)))[1].mean((2, 3)))
+
+
+POOLS = {
+    "amax": lambda a: a.amax((2, 3)),
+    "max_pool2d": lambda a: nn.functional.max_pool2d(a, 32).flatten(1),
+    "adaptive_max_pool2d": lambda a: nn.functional.adaptive_max_pool2d(a, 1).flatten(1),
+    "topk": lambda a: a.flatten(2).topk(3, dim=2).values.mean(dim=2),
+}
+
+
+class Pooled(nn.Module):
+    """4 channels on 32 x 32 positions: a maximum of each has a gradient at 4 positions of 1024."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.conv, self.fc, self.pool = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 10), pool
+
+    def forward(self, x):
+        return self.fc(self.pool(self.conv(x)))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_maximum_over_positions_is_a_pool(pool):
+    torch.manual_seed(0)
+    model, x = Pooled(POOLS[pool]).eval(), images(dtype=torch.float32)
+    assert _layers.default_layer(model, x) == "conv"
+    assert methods.attribute("hires_cam", model, x).max() > 0
+
+
+def test_a_network_without_a_grid_of_whole_images_says_why():
+    class Loop(Pooled):
+        def forward(self, x):
+            return torch.cat([self.fc(self.conv(x[i : i + 1]).mean((2, 3))) for i in range(len(x))])
+
+    with pytest.raises(ValueError, match=r"^layer: no module has a grid of whole images .* 'fc': it ran 2 times"):
+        _layers.default_layer(Loop(None).eval(), images(dtype=torch.float32))
 
 
 def test_a_tensor_that_is_handed_on_counts_where_it_is_used_afterwards():
