@@ -499,3 +499,44 @@ def test_a_failure_of_the_program_is_not_a_requirement_missed(tmp_path, capsys, 
     monkeypatch.setattr(_runner, "_compute", compute)
     assert run(*words, out=tmp_path / "report") == 0
     assert "3 of them from an earlier run" in capsys.readouterr().out
+
+
+OUTPUTS = """
+from types import SimpleNamespace
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, classes)
+
+    def forward(self, x):
+        return SimpleNamespace(logits=self.fc(self.conv(x).relu().mean((2, 3))), hidden=x)
+
+def make(classes):
+    return Net(classes), dict(mean=[0.5] * 3, std=[0.5] * 3, size=32)
+
+def several():
+    return make(4)
+
+def one():
+    return make(1)
+"""
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("name", ["several", "one"])
+def test_a_model_whose_logits_are_a_part_of_its_output(name, tmp_path):
+    (tmp_path / "model.py").write_text(OUTPUTS)
+    checks = (
+        "random_logit,model_randomization,efficient_model_randomization,insertion_deletion,road,sic_aic,keep_remove"
+    )
+    words = ["gradient", "--model", f"{tmp_path / 'model.py'}:{name}", "--images", "chelsea,coffee,rocket"]
+    assert run(*words, "--checks", checks, out=tmp_path / "report") == 0
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    found = report["rows"]["gradient"]["checks"]
+    refused = {c: f["refused"] for c, f in found.items() if "refused" in f}
+    assert list(refused) == ([] if name == "several" else ["random_logit"]), refused
+    assert all(v is not None for v in found["road"]["values"])
+    curve = found["insertion_deletion"]["curves"]["insertion"]["mean"]
+    assert max(curve) - min(curve) > 0  # probabilities of a single logit are no constant 1
