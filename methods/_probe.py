@@ -1,7 +1,7 @@
 """What one forward and one backward pass on noise show about a model. No attribute of the model is read."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -106,7 +106,7 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
     ran: dict[str, int] = {}
     last: dict[int, tuple[str, Tensor]] = {}  # insertion order is execution order
     every: dict[str, Tensor] = {}
-    linear: list[tuple[str, Tensor]] = []  # layers with a matrix of weights
+    linear: dict[Any, tuple[str, Tensor]] = {}  # node of the graph: layer with a matrix of weights, its output
 
     def enter(name: str) -> None:
         inside.append(name)
@@ -128,7 +128,7 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         last[id(out)] = (name, out)
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.ndim > 1:
-            linear.append((name, out))
+            linear[out.grad_fn] = name, out
         return with_tensor(returned, out) if passed else None
 
     with contextlib.ExitStack() as stack:
@@ -187,7 +187,8 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
     layer = next(
         (n for pool in reversed(trace.pools) for n in reversed(features) if channels[n] == pool.channels), None
     )
-    head = tuple(n for n, out in linear if N and out.shape[:2] == (B, N) and out.numel() == B * N)
+    ends = _nearest(logits_of(returned).grad_fn, linear) if N else []
+    head = tuple(n for n, out in ends if out.shape[:2] == (B, N) and out.shape[2:].numel() == 1)
     kind, tokens, why = _attention(trace, [by.get(id(v)) for v in trace.values], B)
     return Probe(
         layer=layer,
@@ -202,6 +203,17 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         head=head,
         mixes=g_x is not None and bool(g_x[1:].any()),
     )
+
+
+def _nearest(node: Any, layers: Mapping[Any, tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """The layers that the graph reaches from a node without passing another layer, in execution order."""
+    todo, seen = [node], set()
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [] if node in layers else [earlier for earlier, _ in node.next_functions]
+    return [layer for end, layer in layers.items() if end in seen]
 
 
 def _storage(t: Tensor) -> int:

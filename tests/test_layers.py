@@ -239,6 +239,15 @@ POOLS = {
 }
 
 
+def test_a_part_of_a_gate_with_as_many_channels_as_classes_is_no_head():
+    torch.manual_seed(0)
+    model = timm.create_model("efficientnet_b0", num_classes=10).eval()  # two of its gates have 10 channels
+    assert model.blocks[2][1].se.conv_reduce.out_channels == 10
+    assert _layers.probe(model, (3, 64, 64)).head == ("classifier",)
+    two = timm.create_model("deit_tiny_distilled_patch16_224", img_size=64).eval()
+    assert _layers.probe(two, (3, 64, 64)).head == ("head", "head_dist")
+
+
 class Pooled(nn.Module):
     """4 channels on 32 x 32 positions: a maximum of each has a gradient at 4 positions of 1024."""
 

@@ -12,6 +12,7 @@ SHALLOWER = {  # the last layer of each finer grid, shallow to deep
     "layer3": ["layer1"],
     "layer4": ["layer1", "layer3"],
     "layer4.bn2": ["layer1", "layer3"],
+    "norm": ["patch_embed"],
 }
 
 

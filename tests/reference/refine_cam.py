@@ -18,6 +18,7 @@ FINER = {  # by hand: the last block of each grid that is finer
     "layer3": ["layer1"],
     "layer4": ["layer1", "layer3"],
     "layer4.bn2": ["layer1", "layer3"],
+    "norm": ["patch_embed"],
 }
 
 
