@@ -182,8 +182,9 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         if (g is None and flat) or (g is not None and (to_grid(g, at)[0] != 0).any(dim=0).float().mean() > most):
             candidates.append(name)
     channels = {name: out.shape[at.channel] for name, out, at in held}
-    inner = set(map(_storage, trace.operands))  # keys and values of an attention are a part of it, not its input
-    features = [n for n in candidates if _storage(every[n]) not in inner] or candidates
+    values = [n for n in candidates if _storage(every[n]) in map(_storage, trace.operands)]
+    inner = {(n.rpartition(".")[0], every[n].shape) for n in values}  # they, queries and keys: a part of an attention
+    features = [n for n in candidates if (n.rpartition(".")[0], every[n].shape) not in inner] or candidates
     layer = next(
         (n for pool in reversed(trace.pools) for n in reversed(features) if channels[n] == pool.channels), None
     )

@@ -342,6 +342,19 @@ def minmax(a: Float[Tensor, "*B h w"]) -> Float[Tensor, "*B h w"]:
     return ratio(a - lo, hi - lo)
 
 
+def oriented(L: Float[Tensor, "B 1 h w"], A: Float[Tensor, "B K h w"]) -> Float[Tensor, "B 1 h w"]:
+    """L or -L: positive where the sum of A over its channels is; if that tells nothing, where |L| is largest.
+
+    The channels of a layer norm sum to the same number, often 0, at every position.
+    """
+    agree = (L * A.sum(dim=1, keepdim=True)).sum(dim=(1, 2, 3))  # B
+    bound = (L.abs() * A.abs().sum(dim=1, keepdim=True)).sum(dim=(1, 2, 3))
+    a = L.flatten(1)  # B hw
+    largest = a.gather(1, a.abs().argmax(dim=1, keepdim=True))[:, 0]
+    sign = torch.where(agree.abs() > 1e-5 * bound, agree, largest)
+    return torch.where(sign[:, None, None, None] < 0, -L, L)
+
+
 def ratio(a: Tensor, b: Tensor) -> Tensor:
     """The ratio a / b, and 0 (with gradient 0) where b is 0."""
     zero = b == 0

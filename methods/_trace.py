@@ -73,7 +73,7 @@ class Trace(TorchFunctionMode):
         self.attention: list[Call] = []
         self.used: dict[int, int] = {}  # number of an attention map -> number of its product with the values
         self.values: list[Tensor] = []  # these products
-        self.operands: list[Tensor] = []  # keys and values
+        self.operands: list[Tensor] = []  # the values
         self.mixing: list[tuple[str, str, tuple[int, ...]]] = []  # (module, operation, grid) that mixes neighbours
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -119,7 +119,6 @@ class Trace(TorchFunctionMode):
             q, k = _of(tensors[0]), _of(tensors[1])
             self._attention((*q.shape[:-1], k.shape[-2]), _mean(q, -1)[..., 0], _mean(k, -1)[..., 0])
             self._use(len(self.attention) - 1, tensors[2], out)
-            self.operands.append(tensors[1])
             out_z = _mean(q, -1)
         elif isinstance(out, Tensor) and _resizes(name, tensors[0], out):
             out_z = _resampled(_of(tensors[0]), out)
@@ -166,7 +165,6 @@ class Trace(TorchFunctionMode):
         rows, columns = _mean(_of(a), -1), _mean(_of(b), -2)
         if not rows.isnan().all() and not columns.isnan().all() and out.shape[-1] > 1:
             out._keys = columns.expand(*out.shape)  # type: ignore[attr-defined]
-            self.operands.append(b)
         moving = varies(rows, -2) or not varies(columns, -1)
         return rows if moving and not rows.isnan().all() else columns
 
@@ -184,7 +182,6 @@ class Trace(TorchFunctionMode):
         rows, columns = found
         if not rows.isnan().all() and not columns.isnan().all():
             out._keys = columns.expand(out.shape)  # type: ignore[attr-defined]
-            self.operands.append(operands[1])
         moving = any(varies(rows, d) for d in range(1, rows.ndim)) or columns.isnan().all()
         return rows if moving and not rows.isnan().all() else columns
 

@@ -10,7 +10,8 @@ v_1     first column of V                                V[:, 0]
 L       map, on the layer's grid                         returned
 
 Differs from the paper: the sign of v_1, which a decomposition does not determine, is fixed so that the map agrees with
-the summed activation (their product sums to >= 0). The map keeps its sign.
+the summed activation (their product sums to >= 0; where it sums to 0, as after a layer norm, the largest value is
+positive). The map keeps its sign.
 Differs from other code: pytorch-grad-cam subtracts each channel's mean first (center=True), does not fix the sign, so
 that some of its maps are inverted, and cuts at 0.
 Good to know: it uses no class and no gradient, so the map is the same for every target. Not differentiable: singular
@@ -22,18 +23,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._registry import method
-from methods._torch import Target, activation, at_least_float32
+from methods._torch import Target, activation, at_least_float32, oriented
 
 
 def first_component(A: Float[Tensor, "B K h w"], center: bool) -> Float[Tensor, "B 1 h w"]:
-    """A projected on its first right singular vector, positions as rows; per image, with the sign of sum_k A^k."""
+    """A projected on its first right singular vector, positions as rows; per image, with the sign of `oriented`."""
     O = A.flatten(2).transpose(1, 2)  # B hw K
-    total = O.sum(dim=2, keepdim=True)  # B hw 1
     O = O - O.mean(dim=1, keepdim=True) if center else O
     U, S, _ = torch.linalg.svd(O, full_matrices=False)
     L = U[:, :, :1] * S[:, None, :1]  # B hw 1   = O v_1
-    sign = torch.where((L * total).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)  # B 1 1
-    return (sign.to(L) * L).transpose(1, 2).unflatten(2, A.shape[2:])  # B 1 h w
+    return oriented(L.transpose(1, 2).unflatten(2, A.shape[2:]), A)  # B 1 h w
 
 
 @method(

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._registry import method
-from methods._torch import Target, activation, at_least_float32
+from methods._torch import Target, activation, at_least_float32, oriented
 
 C, DEGREE = 1.0, 3  # scikit-learn's coef0 and degree
 KERNELS = {
@@ -70,12 +70,10 @@ def kpca_cam(
         raise ValueError(f"kernel: must be one of {', '.join(map(repr, KERNELS))}, got {kernel!r}")
     A = at_least_float32(activation(model, x.detach(), layer)[1])  # B K h w
     O = A.flatten(2).mT  # B n K
-    total = O.sum(dim=2)  # B n
     O = O - O.mean(dim=1, keepdim=True)
     K = KERNELS[kernel](O, 1 / A.shape[1] if gamma is None else gamma)  # B n n
     K = K - K.mean(dim=1, keepdim=True)
     K = K - K.mean(dim=2, keepdim=True)  # H K H
     lam, U = torch.linalg.eigh(K)  # B n, B n n   ascending
     L = lam[:, -1:].clamp(min=0).sqrt() * U[:, :, -1]  # B n
-    sign = torch.where((L * total).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)  # B 1
-    return (sign.to(L) * L).view(len(A), 1, *A.shape[2:])  # B 1 h w
+    return oriented(L.view(len(A), 1, *A.shape[2:]), A)  # B 1 h w

@@ -11,6 +11,7 @@ from sklearn.decomposition import KernelPCA
 from torch import nn
 
 from helpers import CLASSES, images
+from methods import attribute
 from methods._torch import activation, activation_and_gradient, minmax, upsample
 from methods.eigen_cam import first_component
 from methods.fem import fem
@@ -438,3 +439,24 @@ def test_one_class_has_none_to_be_compared_with():
         finer_cam(model, x, torch.zeros(3).long(), layer="at")
     with pytest.raises(ValueError, match=r"references: must be classes .* got \(2, 1\) for 3 images"):
         finer_cam(net("relu"), x, CLASSES, layer="layer3", references=torch.zeros(2, 1).long())
+
+
+@pytest.mark.parametrize("method", ["eigen_cam", "kpca_cam"])
+def test_the_sign_is_no_matter_of_rounding_after_a_layer_norm(method):
+    """There the channels sum to 0 at every position, so the sum of the activation tells no sign."""
+
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.fc = nn.Conv2d(3, 16, 4, 4), nn.LayerNorm(16), nn.Linear(16, 10)
+
+        def forward(self, x):
+            return self.fc(self.norm(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+    torch.manual_seed(0)
+    model, x = Normed().eval(), images(8, dtype=torch.float32)
+    a = attribute(method, model, x, layer="norm", resize=False)
+    exact = attribute(method, model.double(), x.double(), layer="norm", resize=False)
+    close(a.double(), exact, rtol=1e-3, atol=1e-3)
+    peak = exact.flatten(1).gather(1, exact.flatten(1).abs().argmax(dim=1, keepdim=True))
+    assert (peak > 0).all()
