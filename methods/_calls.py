@@ -96,6 +96,21 @@ def _copy(a: Any) -> Any:
     return a.clone() if isinstance(a, Tensor) else a
 
 
+def copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy of a model, without what forward passes left in it.
+
+    Some networks keep tensors with a graph (timm's LeViT: its attention biases). They cannot be copied, and a copy that
+    gets new weights would keep what the old ones gave. They are forgotten where `train()` forgets them, as there.
+    """
+    held = [t for m in model.modules() for t in tree_leaves(vars(m)) if isinstance(t, Tensor) and not t.is_leaf]
+    twin = copy.deepcopy(model, {id(t): t.detach().clone() for t in held})
+    modes = [m.training for m in twin.modules()]
+    twin.train()
+    for m, mode in zip(twin.modules(), modes, strict=True):
+        m.training = mode
+    return twin
+
+
 def here(hook: Callable[..., Any]) -> Callable[..., Any]:
     """The hook, for this thread only: other threads may use the same model."""
     thread = threading.get_ident()

@@ -6,7 +6,6 @@ random) is seeded before each call, so that a report can be made again, and gets
 """
 
 import contextlib
-import copy
 import functools
 import itertools
 import random
@@ -19,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
+from methods._calls import copy_of
 from methods._torch import Target
 
 GLOBAL_HOOKS = [d for name, d in vars(nn_module).items() if name.startswith("_global_") and isinstance(d, dict)]
@@ -43,7 +43,7 @@ def guarded(fn: Callable[..., Any], names: Sequence[str], seed: int) -> Callable
 
     @functools.wraps(fn)
     def call(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, **keywords: Any) -> Tensor:
-        f, images = copy.deepcopy(model), x.detach().clone()
+        f, images = copy_of(model), x.detach().clone()
         classes = target.clone() if isinstance(target, Tensor) else target
         modules = dict(f.named_modules())
         with _restored(x.device) as settings:

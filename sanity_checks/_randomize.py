@@ -6,7 +6,6 @@ belongs to the block before it. A stage is lost when its weights are randomised.
 """
 
 import contextlib
-import copy
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from methods._calls import logits, run
+from methods._calls import copy_of, logits, run
 
 INITS = ("permute", "normal_matched", "reset", "reset_keep_bn")
 ORDERS = ("top-down", "bottom-up", "independent")
@@ -124,7 +123,7 @@ def randomized(model: nn.Module, names: Collection[str], *, init: str = "permute
     """
     if init not in INITS:
         raise ValueError(f"init: must be one of {', '.join(INITS)}, got {init!r}")
-    model = copy.deepcopy(model)
+    model = copy_of(model)
     chosen = set(names)
     for owner, module in model.named_modules():
         own = {n: p for n, p in module.named_parameters(prefix=owner, recurse=False) if n in chosen}

@@ -18,12 +18,11 @@ Good to know: the gradient passes. Methods that multiply by the input or have a 
 shifted too (partial(integrated_gradients, baseline=m)), Integrated Gradients passes.
 """
 
-import copy
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods._calls import copy_of
 from methods._torch import Attribution, ratio
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import explain
@@ -63,8 +62,8 @@ def input_shift(
     Raises:
         ValueError: the logits of the shifted network differ (by more than 1e-9 of the largest): no test is possible.
     """
-    f1, x = copy.deepcopy(model).double(), x.double()
-    f2 = copy.deepcopy(f1)
+    f1, x = copy_of(model).double(), x.double()
+    f2 = copy_of(f1)
     f2.register_forward_pre_hook(lambda _module, args: (args[0] - shift, *args[1:]))
     y1, y2 = f1(x), f2(x + shift)
     if (y1 - y2).abs().max() > 1e-9 * y1.abs().max():

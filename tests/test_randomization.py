@@ -1,5 +1,6 @@
 """Randomisation checks: what they measure, that controls come out as they must, and that published failures hold."""
 
+import copy
 import gzip
 import warnings
 from functools import partial
@@ -11,9 +12,11 @@ import torch
 from scipy import stats
 from skimage.feature import hog
 from skimage.metrics import structural_similarity
+from torch import nn
 
 from helpers import CLASSES, images
 from methods import METHODS
+from methods._calls import copy_of
 from methods.eigen_cam import eigen_cam
 from methods.gradient import gradient
 from methods.guided_backprop import guided_backprop
@@ -657,3 +660,29 @@ def test_idx_files_are_read_gzipped_or_not(tmp_path):
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(ValueError, match="^data: .* has no t10k-labels"):
         idx(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["levit", "weight_norm"])
+def test_a_network_that_keeps_tensors_of_its_graph(name):
+    """timm's LeViT keeps its attention biases after a pass in evaluation, torch's old weight_norm the weight."""
+
+    def make():
+        torch.manual_seed(0)
+        if name == "levit":
+            return timm.create_model("levit_128s", num_classes=10).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            conv = nn.utils.weight_norm(nn.Conv2d(3, 8, 3))
+        return nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)).eval()
+
+    model, x = make(), torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    y = model(x)
+    with pytest.raises(RuntimeError, match="deepcopy protocol"):
+        copy.deepcopy(model)
+    torch.testing.assert_close(copy_of(model)(x), y)
+    lost = randomized(model, [n for n, _ in model.named_parameters()])
+    fresh = make()
+    fresh.load_state_dict(lost.state_dict())
+    torch.testing.assert_close(lost(x), fresh(x))
+    assert not torch.allclose(lost(x), y)
+    assert not any(m.training for m in lost.modules())
