@@ -104,8 +104,9 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
     zero = {p: torch.randn(p.shape, **noise).to(p) for p in model.parameters() if p.is_floating_point() and not p.any()}
     trace, inside = Trace(x), [""]
     ran: dict[str, int] = {}
-    last: dict[int, tuple[str, Tensor]] = {}  # insertion order is execution order
-    every: dict[str, Tensor] = {}
+    every: dict[str, Tensor] = {}  # insertion order is execution order
+    earlier: dict[int, str] = {}
+    inner: dict[str, str] = {}  # module: the one whose output it hands on
     linear: dict[Any, tuple[str, Tensor]] = {}  # node of the graph: layer with a matrix of weights, its output
 
     def enter(name: str) -> None:
@@ -120,12 +121,13 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         if out is None:
             return None
         _trace.inherit(out, args[0] if args else None)
-        passed = id(out) in last and not last[id(out)][0].startswith(f"{name}.")  # as it came from another module
-        out = out.view_as(out) if passed else out  # with a gradient of its own: what comes after this module
+        passed = earlier.get(id(out))  # the module that returned this tensor before
+        if passed:
+            inner[name] = passed
+            out = out.view_as(out)  # with a gradient of its own: what comes after this module
+        earlier[id(out)] = name
         every.pop(name, None)
         every[name] = out
-        last.pop(id(out), None)  # a later module returned the same tensor: the outer name
-        last[id(out)] = (name, out)
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.ndim > 1:
             linear[out.grad_fn] = name, out
@@ -161,7 +163,7 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
             refused.setdefault(name, found)
         elif name not in refused:
             grids[name] = found
-    held = [(name, out, grids[name]) for name, out in last.values() if name in grids and out is every[name]]
+    held = [(name, out, grids[name]) for name, out in every.items() if name in grids]
 
     y = sum(  # random: no classes cancel
         (t[0] * torch.randn(t[0].shape, **noise).to(t)).sum()
@@ -180,11 +182,13 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         if at.h * at.w == 1:
             continue
         if (g is None and flat) or (g is not None and (to_grid(g, at)[0] != 0).any(dim=0).float().mean() > most):
+            if inner.get(name, "").startswith(f"{name}.") and inner[name] in candidates:  # one tensor: the outer name
+                candidates.remove(inner[name])
             candidates.append(name)
     channels = {name: out.shape[at.channel] for name, out, at in held}
     values = [n for n in candidates if _storage(every[n]) in map(_storage, trace.operands)]
-    inner = {(n.rpartition(".")[0], every[n].shape) for n in values}  # they, queries and keys: a part of an attention
-    features = [n for n in candidates if (n.rpartition(".")[0], every[n].shape) not in inner] or candidates
+    parts = {(n.rpartition(".")[0], every[n].shape) for n in values}  # they, queries and keys: parts of an attention
+    features = [n for n in candidates if (n.rpartition(".")[0], every[n].shape) not in parts] or candidates
     layer = next(
         (n for pool in reversed(trace.pools) for n in reversed(features) if channels[n] == pool.channels), None
     )

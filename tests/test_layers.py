@@ -248,6 +248,38 @@ def test_a_part_of_a_gate_with_as_many_channels_as_classes_is_no_head():
     assert _layers.probe(two, (3, 64, 64)).head == ("head", "head_dist")
 
 
+class Summary(nn.Module):
+    """The form of Hugging Face: the body returns the features and what it pools from them, which the head reads."""
+
+    class Body(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Sequential(nn.Conv2d(4, 4, 3, padding=1)))
+
+        def forward(self, x):
+            a = self.encoder(x)
+            return {"features": a, "pooled": a.mean((2, 3))}
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = self.Body(), nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.fc(self.body(x)["pooled"])
+
+
+def test_a_body_that_pools_by_itself_is_no_layer():
+    """What it returns first is the tensor that it pooled, but nothing reads it afterwards."""
+    torch.manual_seed(0)
+    model, x = Summary().eval(), torch.randn(2, 3, 8, 8)
+    found = _layers.probe(model, x)
+    assert found.candidates == ["body.encoder.0", "body.encoder"]  # of three names for the last tensor, one
+    assert found.layer == "body.encoder"
+    assert methods.attribute("score_cam", model, x).max() > 0
+    with pytest.raises(ValueError, match="no position of 'body' can change the score"):
+        methods.attribute("grad_cam", model, x, layer="body")
+
+
 class Pooled(nn.Module):
     """4 channels on 32 x 32 positions: a maximum of each has a gradient at 4 positions of 1024."""
 

@@ -102,10 +102,12 @@ def test_a_report_on_an_own_network(project, tmp_path):
         "note": "Model: own file model.py:make_model, weights file best.pth, entry model",
         "source": "weights file best.pth, entry model",
         "weights_sha256": state_sha256(net.model),
+        "code_sha256": net.code_sha256,
         "preprocessing": {
             "mean": [0.0], "std": [1.0], "size": [8, 8], "crop_pct": 1.0, "interpolation": "bilinear"
         },
     }  # fmt: skip
+    assert len(net.code_sha256) == 64
     assert list(report["images"]["used"]) == [f"{name}/{k}.png" for name in ("seven", "three") for k in range(3)]
     assert len(set(report["images"]["used"])) == 6
     for check in ("model_randomization", "sparseness"):

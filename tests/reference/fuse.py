@@ -9,8 +9,8 @@ from torchcam import methods as _torchcam
 from helpers import not_in_place, references
 from peers import CNN, grid, on
 
-# The last layer of each finer grid: 16 x 16 and 8 x 8 in the CNNs; none with attention.
-_FINER = {"layer2": ["layer1"], "layer3": ["layer1"], "layer4": ["layer1", "layer3"]}
+# The last layer of each finer grid: 16 x 16 and 8 x 8 in the CNNs; 8 x 8 in the Swin.
+_FINER = {"layer2": ["layer1"], "layer3": ["layer1"], "layer4": ["layer1", "layer3"], "norm": ["patch_embed"]}
 _FINER["layer4.bn2"] = _FINER["layer4"]
 
 
