@@ -90,8 +90,8 @@ def members() -> Iterator[Member]:
 def build(member: Member, size: int | None = None) -> tuple[nn.Module, tuple[int, int, int]]:
     """The model with random weights, and the C H W that it declares, or `size` squared.
 
-    What is zero after initialisation (a head, the last norm of a block) gets small random weights: it would hide the
-    network behind it. Statistics of batch norms are those of noise: else activations vanish or grow without end.
+    What is zero after initialisation (a head, the last norm of a block) gets small random weights: it would hide what
+    comes before it. Statistics of batch norms are those of noise: else activations vanish or grow from layer to layer.
 
     Args:
         member: one of `members`.
@@ -130,9 +130,10 @@ def build(member: Member, size: int | None = None) -> tuple[nn.Module, tuple[int
     return model.eval(), shape
 
 
-def smaller(member: Member, found: _layers.Probe) -> tuple[nn.Module, tuple[int, int, int]]:
+def smaller(
+    member: Member, model: nn.Module, shape: tuple[int, int, int], found: _layers.Probe
+) -> tuple[nn.Module, tuple[int, int, int]]:
     """The model at the smallest size at which the probe finds the same as at its own size, on 3 x 3 cells or more."""
-    model, shape = build(member)
     for size in (s for s in SIZES if s < min(shape[1:])):
         for given in (None, size):
             try:
@@ -166,7 +167,7 @@ def examine(member: Member) -> dict[str, Any]:
         "layer": found.layer,
         "grid": at and (at.h, at.w),
     }
-    model, shape = smaller(member, found)
+    model, shape = smaller(member, model, shape, found)
     noise = torch.randn(2, shape[0], 8, 8, generator=torch.Generator().manual_seed(0))
     x = F.interpolate(noise, shape[1:], mode="bilinear")
     with torch.no_grad():
