@@ -105,7 +105,7 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
     trace, inside = Trace(x), [""]
     ran: dict[str, int] = {}
     every: dict[str, Tensor] = {}  # insertion order is execution order
-    earlier: dict[int, str] = {}
+    earlier: dict[int, tuple[str, Tensor]] = {}  # with the tensor: an id is that of another one once it is gone
     inner: dict[str, str] = {}  # module: the one whose output it hands on
     linear: dict[Any, tuple[str, Tensor]] = {}  # node of the graph: layer with a matrix of weights, its output
 
@@ -121,11 +121,11 @@ def _look_at(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Probe:
         if out is None:
             return None
         _trace.inherit(out, args[0] if args else None)
-        passed = earlier.get(id(out))  # the module that returned this tensor before
+        passed, _ = earlier.get(id(out), ("", None))  # the module that returned this tensor before
         if passed:
             inner[name] = passed
             out = out.view_as(out)  # with a gradient of its own: what comes after this module
-        earlier[id(out)] = name
+        earlier[id(out)] = name, out
         every.pop(name, None)
         every[name] = out
         weight = getattr(module, "weight", None)
