@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from methods import _grids, _layers
 from methods._calls import here, run
+from methods._shared import rows_of
 from methods._torch import (
     Target,
     at_least_float32,
@@ -55,14 +56,17 @@ class Replay(TorchFunctionMode):
         self.tape: list[tuple[Any, Any]] = []  # (operation, what it returned)
         self.versions: list[tuple[Tensor, int]] = []  # of the kept tensors, to detect in-place operations
         self.end = ""  # the place where it was stopped
+        self.batch = 0  # images in the pass
         self.recorded = self.replaying = False  # replaying: this pass, or the last one, used the tape
         self.next: int | None = None  # position on the tape; None: compute as usual
 
-    def start(self) -> None:
-        """Call this before a forward pass."""
+    def start(self, batch: int) -> None:
+        """Call this before a forward pass of so many images."""
         self.next = None
-        if not self.recorded or any(t.is_inference() or t._version != version for t, version in self.versions):
+        changed = any(t.is_inference() or t._version != version for t, version in self.versions)
+        if not self.recorded or changed or batch != self.batch:
             self.reset()
+        self.batch = batch
         self.replaying = self.enabled and self.recorded
         self.next = 0 if self.enabled else None
 
@@ -111,7 +115,7 @@ def record_before(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str) -> 
         before.stop(layer)
         return out
 
-    starts = model.register_forward_pre_hook(here(lambda _module, _args: before.start()))
+    starts = model.register_forward_pre_hook(here(lambda _module, args: before.start(len(args[0]))))
     try:
         with layer_hook(model, layer, stop), before:
             yield before
@@ -200,7 +204,7 @@ def run_edited(
     while True:
         try:
             with contextlib.ExitStack() as stack:
-                start = model.register_forward_pre_hook(here(lambda _module, _args: before.start()))
+                start = model.register_forward_pre_hook(here(lambda _module, args: before.start(len(args[0]))))
                 stack.callback(start.remove)
                 if owners[0] != edits[0].layer:
                     owner = model.get_submodule(owners[0])
@@ -246,18 +250,21 @@ def edited_scores(
     """The score y for each of n edited versions of the output A of `layer`.
 
     Without `chunk`, `edit(A)` makes all versions at once. With `chunk`, the number of images per forward pass,
-    `edit(A, k)` makes only the versions with the numbers k. The result must not share memory with A. The part up to
-    `layer` runs once on x, or not at all if it was recorded (`before`); only the part after it runs on the n copies.
+    `edit(A, k)` makes only the versions with the numbers k. The result must not share memory with A, and depends on
+    nothing else that has rows: A has one for each different image. The part up to `layer` runs once on x, or not at all
+    if it was recorded (`before`); only the part after it runs on the n copies.
     """
-    numbers = torch.arange(n, device=x.device)
-    owners, at, y = outwards(layer), [_layers.layout(model, layer, x)], at_least_float32(x.new_zeros(n, len(x)))
+    numbers, B = torch.arange(n, device=x.device), len(x)
+    owners, at, y = outwards(layer), [_layers.layout(model, layer, x)], at_least_float32(x.new_zeros(n, B))
     before = replay_before(model, x, layer) if before is None else before
+    shared = rows_of(x)
+    x = shared.fewer(x)  # U C H W
     with torch.set_grad_enabled(x.requires_grad):
-        for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, len(x))]:
+        for k in [numbers] if chunk is None else [numbers[part] for part in chunks(n, chunk, B)]:
             make = edit if chunk is None else lambda A, k=k: edit(A, k)
             output = run_edited(model, x, [Edit(layer, make, len(k))], before=before, owners=owners, layouts=at).output
-            y_k = score(output, tile(target, len(k)))  # (k B)
-            y[k] = y_k.unflatten(0, (len(k), len(x))).to(y.dtype)  # one buffer, to avoid memory fragmentation
+            y_k = score(shared._replace(n=len(k)).every(output), tile(target, len(k)))  # (k B)
+            y[k] = y_k.unflatten(0, (len(k), B)).to(y.dtype)  # one buffer, to avoid memory fragmentation
     return y
 
 

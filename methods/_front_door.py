@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from methods import _layers
 from methods._calls import AUTOCAST, logits_of, run
 from methods._registry import METHODS, Method
+from methods._shared import sharing
 from methods._torch import Target, upsample
 
 
@@ -70,7 +71,11 @@ def attribute(
             params["layer"] = _check_layer(user, model, x, layer)
         if params.get("layers") is not None:
             params["layers"] = _check_layers(user, model, params["layers"])
-        a = m.fn(model, x, goal, **params)
+        with sharing(model, x) as different:
+            if m.backward.total == 0 and params.get("chunk", m.params.get("chunk", 0)) > 0:
+                chunk = params.get("chunk", m.params["chunk"])
+                params["chunk"] = chunk * len(x) // different  # images that run: several classes of one are one
+            a = m.fn(model, x, goal, **params)
         if bad := _not_finite(a):
             raise ValueError(
                 f"model: the map of {m.name} has NaN or infinity in image {bad}: a score or its "

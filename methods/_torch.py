@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from methods import _grids, _layers
 from methods._calls import at_least_float32, first_tensor, here, logits_of, map_tensors, run, tensors_of, with_tensor
 from methods._rules import attention_maps
+from methods._shared import ALL, Rows, rows_of
 
 # The explained score: a class per image, or a function of what the model returns (contrastive, multi-label, dense).
 Target = Int[Tensor, " B"] | Callable[[Any], Float[Tensor, " B"]]
@@ -64,8 +65,11 @@ def tile(target: Target, n: int) -> Int[Tensor, " nB"] | Callable[[Tensor], Tens
 
     def each(output: Any) -> Tensor:
         B = rows(output) // n
-        parts = (map_tensors(lambda t, i=i: t[i * B : (i + 1) * B] if len(t) == n * B else t, output) for i in range(n))
-        return torch.cat([score(part, target) for part in parts])
+
+        def copy(i: int) -> Any:
+            return map_tensors(lambda t: t[i * B : (i + 1) * B] if t.ndim and len(t) == n * B else t, output)
+
+        return torch.cat([score(copy(i), target) for i in range(n)])
 
     return each
 
@@ -86,8 +90,10 @@ def scores(
 ) -> Float[Tensor, "n B"]:
     """The score y of n versions of each image, in one forward pass. They get the format of `like`."""
     n, B = X.shape[:2]
+    shared = rows_of(X.flatten(0, 1))
     with torch.set_grad_enabled(X.requires_grad):
-        y = score(run(model, match_format(like, X.flatten(0, 1))), tile(target, n))  # nB
+        output = run(model, match_format(like, shared.fewer(X.flatten(0, 1))))
+        y = score(shared.every(output), tile(target, n))  # nB
         return at_least_float32(y).unflatten(0, (n, B))
 
 
@@ -104,27 +110,36 @@ def gradients(
     like: Float[Tensor, "B C H W"] | None = None,
 ) -> Float[Tensor, "n B C H W"]:
     """dy/dx at n versions of each image, in one forward and one backward pass; `like` as in `scores`."""
-    n, graph = X.shape[0], X.requires_grad
-    X = X if graph else X.detach().requires_grad_()  # n B C H W
+    n, graph, shared = X.shape[0], X.requires_grad, rows_of(X.flatten(0, 1), backward=True)
+    flat = X.flatten(0, 1) if graph else shared.fewer(X.detach().flatten(0, 1)).requires_grad_()  # nB C H W
     with double_backward(graph):
-        y = score(run(model, match_format(like, X.flatten(0, 1))), tile(target, n))  # nB
-    (dy_dX,) = derivatives(y, [X], create_graph=graph)
-    return at_least_float32(dy_dX)
+        y = score(shared.every(run(model, match_format(like, flat))), tile(target, n))  # nB
+    dy_dX = dependent(shared.gradient(y, flat, create_graph=graph))
+    return at_least_float32(dy_dX).unflatten(0, (n, -1))
 
 
 def derivatives(y: Float[Tensor, " B"], ends: Sequence[Tensor], *, create_graph: bool = False) -> tuple[Tensor, ...]:
     """Dy / d(each of ends).
 
     Raises:
-        ValueError: y was not computed from one of them, in a way that can be differentiated.
+        ValueError: as `dependent`.
     """
     g = torch.autograd.grad(y.sum(), ends, create_graph=create_graph, allow_unused=True) if y.requires_grad else [None]
-    if any(g_i is None for g_i in g):
+    return tuple(map(dependent, g))
+
+
+def dependent(g: Tensor | None) -> Tensor:
+    """A gradient of the score that is there.
+
+    Raises:
+        ValueError: it is None, since the score was not computed from that end in a way that can be differentiated.
+    """
+    if g is None:
         raise ValueError(
             "model: its score does not depend on the image in a differentiable way: a part of it runs under "
             "torch.no_grad(), detaches, rounds or works with integers; use a method without backward passes"
         )
-    return tuple(g_i for g_i in g if g_i is not None)
+    return g
 
 
 def map_over_copies(
@@ -212,10 +227,29 @@ def activation(model: nn.Module, x: Float[Tensor, "B C H W"], layer: str) -> tup
     Everything after the layer is computed from A, so dy/dA is the gradient there, for every memory layout. The part
     before the layer is recorded only if `x.requires_grad`. If gradients are off, nothing is recorded.
     """
+    shared, recording = rows_of(x), torch.is_grad_enabled()
+    if not recording:
+        output, A = _activation(model, shared.fewer(x), layer, ALL)
+        return shared.every(output), shared.every(A)
+    try:
+        output, A = _activation(model, shared.fewer(x), layer, shared)
+    except Exception:  # a branch around the layer has the rows that ran
+        if not shared.run:
+            raise
+    else:
+        if rows(output) == len(x):
+            return output, A
+    return _activation(model, x, layer, ALL)
+
+
+def _activation(
+    model: nn.Module, x: Float[Tensor, "U C H W"], layer: str, shared: Rows
+) -> tuple[Any, Float[Tensor, "B K h w"]]:
     kept: list[Tensor] = []
     recording, at = torch.is_grad_enabled(), _layers.layout(model, layer, x)
 
     def read(out: Tensor) -> Tensor:
+        out = shared.every(out.movedim(at.batch, 0)).movedim(0, at.batch)
         A = _grids.to_grid(out, at)
         if recording and not x.requires_grad:
             torch.set_grad_enabled(True)  # from here on; the block below restores the mode
@@ -295,9 +329,10 @@ def attention(model: nn.Module, x: Float[Tensor, "B C H W"]) -> tuple[Any, list[
         ValueError: the model has no global attention between the tokens of one grid (a CNN; windows, as in Swin).
     """
     found, seen, kept = _layers.probe(model, x), 0, []
+    shared = ALL if torch.is_grad_enabled() else rows_of(x)
     if found.tokens is None:
         raise ValueError(f"model: needs attention between the tokens of one grid; {found.attention}")
-    maps, B = set(found.tokens.maps), x.shape[0]
+    x, maps = shared.fewer(x), set(found.tokens.maps)  # U C H W
 
     def keep(A: Tensor) -> Tensor:
         nonlocal seen
@@ -305,12 +340,12 @@ def attention(model: nn.Module, x: Float[Tensor, "B C H W"]) -> tuple[Any, list[
         if seen - 1 not in maps:
             return A
         A = A if A.requires_grad or not torch.is_grad_enabled() else A.requires_grad_()
-        kept.append(A if A.ndim == 4 else A.unflatten(0, (B, -1)))
+        kept.append(A if A.ndim == 4 else A.unflatten(0, (len(x), -1)))
         return kept[-1] if A.ndim == 4 else kept[-1].flatten(0, 1)
 
     with attention_maps(keep):
         output = run(model, x)
-    return output, kept
+    return shared.every(output), shared.every(kept)
 
 
 def read_out(model: nn.Module, x: Float[Tensor, "B C H W"], R: Float[Tensor, "B T T"]) -> Float[Tensor, "B 1 h w"]:

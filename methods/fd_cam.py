@@ -10,7 +10,7 @@ Li, Li, Ma, Wu. ICPR 2022. arXiv:2206.08792
 
 f       score of the explained class                     logits[:, c]
 A^k     k-th feature map                                 A[:, k]
-on, off  all channels outside, or inside, G_k are 0      G, ~G
+on, off  all channels outside, or inside, G_k are 0      keep
 theta   quantile of similarity                           theta
 
 Differs from the paper: the formulas are those of the authors' code (crishhh1998/FD-CAM@7f2c544, src/fdcam.py), and
@@ -22,25 +22,24 @@ Good to know: the channel with the lowest gradient gets -0.5: the map compares c
 The part after `layer` runs 2 K times: this costs 7 forward passes at layer4 of resnet50, but about 300 at layer3.
 """
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from methods._cost import Formula, Passes
 from methods._edits import edited_scores, record_before
 from methods._registry import method
-from methods._torch import Target, activation_and_gradient, ratio
+from methods._torch import Target, activation_and_gradient, at_least_float32, ratio
 
 
-def similar(A: Float[Tensor, "B K h w"], theta: float) -> Tensor:
-    """G: whether channel j belongs to the group of channel k, B K K; by linear interpolation between similarities."""
+def similar(A: Float[Tensor, "B K h w"], k: Int[Tensor, " k"], theta: float) -> Bool[Tensor, "B k K"]:
+    """G: whether channel j belongs to the group of channel k; by linear interpolation between similarities."""
     K = A.shape[1]
     unit = ratio(A.flatten(2), A.flatten(2).norm(dim=2, keepdim=True))  # B K hw
-    cos = unit @ unit.transpose(1, 2)  # B K K
+    cos = unit[:, k] @ unit.transpose(1, 2)  # B k K
     below = int(theta * (K - 1))  # the quantile lies between the values number `below` and `below + 1`
-    top = cos.topk(K - below, dim=2).values  # B K K-below   descending
+    top = cos.topk(K - below, dim=2).values  # B k K-below   descending
     lo, hi = top[..., -1:], top[..., -2:-1] if K - below > 1 else top[..., -1:]
-    return cos > lo + (theta * (K - 1) - below) * (hi - lo)  # B K K
+    return cos > lo + (theta * (K - 1) - below) * (hi - lo)  # B k K
 
 
 def spread(a: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
@@ -71,13 +70,14 @@ def fd_cam(
         raise ValueError(f"theta: must be a quantile in [0, 1], got {theta}")
     with record_before(model, x, layer) as before:
         f, A, df_dA = activation_and_gradient(model, x, target, layer)  # B, B K h w, B K h w
-    G = similar(A.detach(), theta).transpose(0, 1)  # K B K
-    switches = torch.cat([G, ~G])[..., None, None]  # 2K B K 1 1   on, then off
+    K = A.shape[1]
 
     def switch(A: Float[Tensor, "B K h w"], k: Int[Tensor, " k"]) -> Float[Tensor, "k B K h w"]:
-        return switches[k].to(A.dtype) * A
+        G = similar(at_least_float32(A).detach(), k % K, theta).transpose(0, 1)  # k B K
+        keep = (k < K)[:, None, None] == G  # k B K   on, then off
+        return keep[..., None, None].to(A.dtype) * A
 
-    on, off = edited_scores(model, x, target, layer, switch, len(switches), chunk, before).chunk(2)  # K B
+    on, off = edited_scores(model, x, target, layer, switch, 2 * K, chunk, before).chunk(2)  # K B
     s = (on + f - off).T  # B K
     g = df_dA.mean(dim=(2, 3))  # B K
     w = spread(s).exp() * spread(g) - 0.5  # B K

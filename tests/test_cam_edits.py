@@ -338,14 +338,14 @@ def test_fd_cam_groups():
     A = torch.tensor([[1.0, 0], [1, 0.1], [1, 0.2], [0, 1], [0, 0]], dtype=torch.float64).view(1, 5, 1, 2)
     A = torch.cat([A, 3 * A.flip(1)])
     for theta in (0.0, 0.3, 0.5, 0.95, 1.0):
-        G = similar(A, theta)
+        G = similar(A, torch.arange(5), theta)
         for image, groups in zip(A.flatten(2), G, strict=True):
             norm = image.norm(dim=1)
             cos = torch.nan_to_num(image @ image.T / (norm[:, None] * norm))
             assert torch.equal(groups, cos > torch.quantile(cos, theta, dim=1, keepdim=True))
-    assert not similar(A, 1.0).any()
+    assert not similar(A, torch.arange(5), 1.0).any()
     # the channel of zeros is like no other, not even itself; its own row holds only zeros, so its group is empty
-    assert similar(A, 0.5)[0].tolist() == [
+    assert similar(A, torch.arange(5), 0.5)[0].tolist() == [
         [True, True, False, False, False],
         [False, True, True, False, False],
         [False, True, True, False, False],
@@ -360,7 +360,7 @@ def test_fd_cam_behind_average_pooling():
     _, A = activation(model, x, "layer4")
     A = A.detach()
     gap, w = A.mean(dim=(2, 3)), model.fc.weight[CLASSES]  # B K
-    G = similar(A, 0.7).to(x.dtype)
+    G = similar(A, torch.arange(A.shape[1]), 0.7).to(x.dtype)
     s = 2 * (G @ (w * gap)[:, :, None])[:, :, 0]
     weights = per_channel(s).exp() * per_channel(w) - 0.5
     want = (weights[:, :, None, None] * A).sum(dim=1, keepdim=True).relu()
