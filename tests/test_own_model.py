@@ -380,3 +380,25 @@ print((full - resident()) * 4096 / 2**28)
     returned, kept = (float(run([sys.executable, "-c", program, *words]).stdout) for words in ([], ["keep"]))
     assert kept < 0.1
     assert returned > 0.9
+
+
+def test_commands_run_stock_models_in_channels_last_and_own_files_as_they_are(tmp_path):
+    """On a CPU it takes less time; a network of the user's may call `view` after a convolution."""
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "import torch\n\n\ndef make():\n    conv = torch.nn.Conv2d(3, 4, 3)\n"
+        "    pool = torch.nn.AdaptiveAvgPool2d(1)\n"
+        "    model = torch.nn.Sequential(conv, pool, torch.nn.Flatten(), torch.nn.Linear(4, 2))\n"
+        "    return model, {'mean': (0.5,) * 3, 'std': (0.5,) * 3, 'size': 16}\n"
+    )
+
+    def layouts(*words):
+        parser = argparse.ArgumentParser()
+        _options.add(parser)
+        loaded = _options.load(parser.parse_args(["--model", *words]))
+        convs = [m.weight for m in loaded.model.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size != (1, 1)]
+        return {w.is_contiguous(memory_format=torch.channels_last) and not w.is_contiguous() for w in convs}
+
+    assert layouts("resnet10t", "--weights", "random") == {True}
+    assert layouts("torchvision:squeezenet1_1", "--weights", "random") == {True}
+    assert layouts(f"{own}:make") == {False}
