@@ -6,7 +6,7 @@ channel) tints the photograph, a map of pixels (C channels, summed) is drawn on 
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 PAGE = 7.0  # page width in inches
 MARGIN, GAP, BAR = 0.02, 0.035, 1.3  # inches: page edge, between panels, colour bar
-TEXT = 6.5  # points
+TEXT = 8.0  # points
 DPI = 225  # unless panels are large enough for one dot per pixel
 STEPS = 8  # colours of a map of pixels from 0 to 1
 LINE = 1.2 * TEXT / 72  # height of a line in inches
@@ -62,7 +62,7 @@ class Block:
     header: Sequence[str]
     rows: Sequence[Sequence[Panel | None]]
     labels: Sequence[str] = ()  # one per row, written upwards at the left
-    title: str = ""
+    title: str | Mapping[int, str] = ""  # above the first column; or above several, by their numbers
 
 
 def scale(a: Float[Tensor, "h w"]) -> float:
@@ -111,7 +111,9 @@ def grid(blocks: Sequence[Block], caption: str, banner: str = "", *, widest: flo
         for block in blocks:
             if block.title:
                 y += 1.6 * LINE
-                items.append(partial(_text, block.title, left, y - 0.3 * LINE, TITLE))
+                titles = block.title if isinstance(block.title, Mapping) else {0: block.title}
+                for j, t in titles.items():
+                    items.append(partial(_text, t, left + j * (cell + GAP), y - 0.3 * LINE, TITLE))
             header = [wrapped(figure, re.sub(CAMEL, "\0", t), cell) for t in block.header]
             y += LINE * lines(header) + 0.02
             items += [

@@ -255,10 +255,10 @@ def curves_figure(report: Mapping[str, Any]) -> Figure | None:
                 ax.spines[["top", "right"]].set_visible(False)
                 ax.tick_params(length=2, width=0.5)
                 if i == 0:
-                    ax.set_title(title, fontsize=6.5)
+                    ax.set_title(title, fontsize=8)
                 if i == len(subjects) - 1:
                     ax.set_xlabel(below)
-            axes[i][0].set_ylabel(row["label"].replace(" ", "\n", 1), fontsize=7, weight="bold")
+            axes[i][0].set_ylabel(row["label"].replace(" ", "\n", 1), fontsize=8, weight="bold")
         lines: dict[str, Any] = {}
         for ax in axes.flat:
             for line, name in zip(*ax.get_legend_handles_labels(), strict=True):

@@ -3,12 +3,15 @@
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import fig_cam as figure
 from methods import METHODS
 from methods._cost import Passes
+from methods._display import Panel
 
+RGB = np.zeros((2, 2, 3), np.uint8)
 CAMS = [name for name, m in METHODS.items() if m.family == "cam"]
 
 
@@ -33,11 +36,28 @@ def test_groups_are_by_the_passes_that_are_declared():
     assert {"smooth_grad_cam_plus_plus", "opti_cam"} <= both
 
 
-@pytest.mark.parametrize("n", [1, 9, 10, 19])
-def test_lines_hold_all_members_and_are_not_too_wide(n):
-    found = [list(line) for line in figure.lines(range(n))]
-    assert [m for line in found for m in line] == list(range(n))
-    assert max(map(len, found)) <= figure.WIDEST
+@pytest.mark.parametrize("n", [1, 8, 9, 19])
+def test_lines_hold_all_members_and_the_titles_of_their_groups(n):
+    few = [METHODS[name] for name in CAMS[:n]]
+    found = {"first": few[:1], **({"others": few[1:]} if n > 1 else {})}
+    columns = [[Panel(RGB), Panel(RGB)] for _ in range(n + 1)]  # of the photograph, then of each method; two rows
+    blocks = figure.lines(found, columns, ["cat", "espresso"])
+    assert [name for b in blocks for name in b.header] == [
+        "Photograph",
+        *(f"{m.title}\n{m.paper['year']}" for m in few),
+    ]
+    for row in (0, 1):
+        drawn = [panel for b in blocks for panel in b.rows[row]]
+        assert all(a is b[row] for a, b in zip(drawn, columns, strict=True))
+    assert max(len(b.header) for b in blocks) <= figure.WIDTH
+    assert [b.title for b in blocks[:2]] == [{1: "first"}, {0: "others"}][: min(n, 2)]  # too close for one line
+    assert not any(b.title for b in blocks[2:])
+
+
+def test_each_photograph_is_drawn_once():
+    a, b = Panel(RGB), Panel(RGB, below="cat")
+    assert figure.first_of_each([a, a, b], ["both", "both", "cat"])[1] is None
+    assert figure.first_of_each([a, a, b], ["both", "both", "cat"])[2] is b
 
 
 def test_a_method_that_is_added_to_the_registry_is_drawn(monkeypatch, tmp_path):
