@@ -30,7 +30,7 @@ class FirstOperation(TorchFunctionMode):
     """Reports images through the first convolution or linear layer, and images whose gradient arrives there.
 
     A hook on that layer would change what is timed: for a caller's hooks, methods run the network before a layer every
-    time, not once.
+    time, not once, and for each row of a batch.
     """
 
     def __init__(self, model: nn.Module, forward: Callable[[int], None], backward: Callable[[int], None]) -> None:
@@ -72,16 +72,23 @@ def counting(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Iterator[list[Pas
             seen[last] = seen[last]._replace(before=seen[last].before + images)
 
     head = model.get_classifier()  # type: ignore[operator]
-    handles = [
-        head.register_forward_hook(lambda _m, _a, out: seen.append(Pass("forward", entered, len(out), size))),
-        head.register_full_backward_hook(lambda _m, _i, g: seen.append(Pass("backward", 0, len(g[0]), size))),
-    ]
+    classify = head.forward
+
+    def classified(features: Tensor) -> Tensor:
+        out = classify(features)
+        seen.append(Pass("forward", entered, len(out), size))
+        return out
+
+    handle = head.register_full_backward_hook(lambda _m, _i, g: seen.append(Pass("backward", 0, len(g[0]), size)))
     try:
-        with mock.patch.object(model, "forward", call), FirstOperation(model, forward, backward):
+        with (
+            mock.patch.object(model, "forward", call),
+            mock.patch.object(head, "forward", classified),  # no hook: with a caller's hooks, methods run more
+            FirstOperation(model, forward, backward),
+        ):
             yield seen
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 class Count(NamedTuple):

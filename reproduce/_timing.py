@@ -1,8 +1,9 @@
 """One call of a method timed: its seconds, its passes counted and priced, other libraries in turns with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -149,22 +150,37 @@ def remark(name: str, cell: Cell) -> str:
 
 
 def compare(
-    name: str, model: nn.Module, x: Float[Tensor, "1 C H W"], target: Int[Tensor, "1"], clock: Clock = timer
+    name: str,
+    model: nn.Module,
+    x: Float[Tensor, "1 C H W"],
+    target: Int[Tensor, "1"],
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    clock: Clock = timer,
 ) -> list[Cell]:
-    """One method and the libraries that have it, in turns: a row per library that is installed."""
-    keywords = same(name, model, x)
+    """One method and the libraries that have it, in turns: a row per library that is installed.
+
+    Args:
+        name: of the method.
+        model: a classifier.
+        x: one image.
+        target: its class.
+        settings: keywords in place of those that `same` takes, on both sides.
+        clock: seconds.
+    """
+    keywords = same(name, model, x) | dict(settings)
     jobs: dict[str, Job] = {"ours": partial(METHODS[name].fn, model, x, target, **keywords)}
     for (method, package), call in PEERS.items():
         if method == name and version(package):
             jobs[package] = job_of(call, keywords, model, x, target)
     counted: dict[str, list[float]] = {}
-    longest = 0.0
+    times: dict[str, list[float]] = {}
     for who, job in jobs.items():  # warms up as well
         with counting(model, x) as passes, quiet():
-            longest = max(longest, seconds(job, clock))
+            times[who] = [seconds(job, clock)]
         counted[who] = list(count(passes, len(x)).passes)
-    times: dict[str, list[float]] = {who: [] for who in jobs}
-    for _ in range(rounds_for(longest)):
+    rounds = rounds_for(max(t for (t,) in times.values()))
+    times = times if rounds == 1 else {who: [] for who in jobs}  # a long call is timed once
+    for _ in range(rounds if rounds > 1 else 0):
         for who, job in jobs.items():
             with quiet():
                 times[who].append(seconds(job, clock))

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 import _plot
+import _several
 from _peers import MODULES
 from _timing import Cell, passes_text
 from methods import METHODS, _display
@@ -89,9 +90,14 @@ def rows(cells: Sequence[Cell]) -> list[str]:
 
 
 def tables(
-    cells: Sequence[Cell], others: Sequence[Cell], peers: Sequence[Cell], missing: Sequence[str], head: str
+    cells: Sequence[Cell],
+    others: Sequence[Cell],
+    classes: Sequence[Cell],
+    peers: Sequence[Cell],
+    missing: Sequence[str],
+    head: str,
 ) -> str:
-    """The Markdown page: a table for each number type and batch, those of other settings and of other libraries."""
+    """The Markdown page: a table for each number type and batch, then other settings, classes and other libraries."""
     lines = ["# Time of every method", "", head]
     order = {name: i for i, name in enumerate(ordered(cells))}
     for dtype, batch in dict.fromkeys((c["dtype"], c["batch"]) for c in cells):
@@ -102,10 +108,16 @@ def tables(
             if base:
                 pair = f"F = {1000 * base['forward']:.3g} ms, a gradient {1000 * base['gradient']:.3g} ms"
                 lines += [f"{network}: {pair} for the batch.", ""]
-        lines += rows(sorted((c for c in mine if c["method"] in order), key=lambda c: order[c["method"]]))
+        mine = sorted((c for c in mine if c["method"] in order), key=lambda c: order[c["method"]])
+        lines += rows([c for c in mine if c["status"] != "not run"])
+        if left := [
+            f"`{c['method']}` {c['remark'].removeprefix('not run: ')}" for c in mine if c["status"] == "not run"
+        ]:
+            lines += ["", f"Not run: {'; '.join(left)}."]
     if others:
         lines += ["", "## Other layers and settings", "", f"{others[0]['model']}, float32, one image.", ""]
         lines += rows(others)
+    lines += _several.page(classes) if classes else []
     if peers or missing:
         lines += [
             "",
@@ -154,6 +166,14 @@ def figure(cells: Sequence[Cell], peers: Sequence[Cell], caption: str) -> Figure
                 [c["in_forwards"] for c in mine], [at[c["method"]] for c in mine], s=13, marker=marker,
                 facecolors="none", edgecolors=colour, linewidths=0.9, label=f"{dtype}, batch {batch}", zorder=2,
             )  # fmt: skip
+        for name in names:  # what nobody waited for
+            cell = next((c for c in cells if c["method"] == name), None)
+            if cell and cell["status"] == "not run" and "expected" in cell:
+                forward = next((c["forward"] for c in done if c["model"] == cell["model"]), cell["expected"])
+                left.scatter(
+                    cell["expected"] / forward, at[name], s=13, marker="x", color=_plot.CONTROL, linewidths=0.9
+                )
+        left.scatter([], [], s=13, marker="x", color=_plot.CONTROL, linewidths=0.9, label="expected, not run")
         left.set_xscale("log")
         left.set_xlabel("time in forward passes of the batch, F")
         left.set_yticks(range(len(names)), names)

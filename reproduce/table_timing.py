@@ -30,6 +30,7 @@ from collections.abc import Sequence
 
 import torch
 
+import _several
 from _cells import Rates, Subject, as_promised, call_of, cells_of, other_settings, subjects, wrong
 from _clock import LONG
 from _peers import MODULES, PEERS, version
@@ -39,6 +40,7 @@ from methods import METHODS, _images
 
 CELLS = (("float32", 1), ("float32", 8), ("bfloat16", 1), ("bfloat16", 8))
 QUICK_METHODS = ("gradient", "grad_cam", "integrated_gradients", "ablation_cam", "attention_rollout")
+AT_THE_END = [("ablation_cam", {"layer": "layer4"})]  # where only the part after the layer need run
 LIMIT = 320.0  # seconds of one call on the CPU; a sixteenth of it in all tables but the first
 
 
@@ -130,6 +132,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         except Exception as error:  # another library may not run on this network or machine
             run.refused[f"{name}, other libraries"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         run.bar.update()
+    for name, settings in [] if args.quick or args.methods else AT_THE_END:
+        run.bar.set_postfix_str(f"{name}, {settings}, other libraries")
+        peers += compare(name, main_one.loaded.model, main_one.x[:1], target, settings)
+    with torch.no_grad():
+        classes = main_one.loaded.model(main_one.x[:1]).topk(max(_several.CLASSES)).indices[0]
+    run.bar.set_postfix_str("several classes")
+    shared = _several.several(main_one.loaded.model, main_one.x[:1], classes, main_one.methods)
 
     missing = [p for p in MODULES if not version(p)]
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -163,13 +172,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "limit": limit if limit < float("inf") else None,
         "cells": cells,
         "other_settings": others,
+        "classes": shared,
         "peers": peers,
         "not_installed": missing,
         "largest_overhead": max((c["overhead"] for c in many), default=None),
     }
     if run.refused:
         head += " " + " ".join(f"{k}: {v}." for k, v in run.refused.items())
-    _run.save(run, figure(cells, peers, caption), caption, markdown=tables(cells, others, peers, missing, head))
+    _run.save(run, figure(cells, peers, caption), caption, markdown=tables(cells, others, shared, peers, missing, head))
     if bad := wrong([*cells, *others]):
         sys.exit(f"{run.script}: not as promised:\n" + "\n".join(bad))
 

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 import _agreement
 import _cells
 import _prices
+import _several
 import _timing as timing
 import _timing_page as page
 import table_peers
@@ -17,12 +18,23 @@ from _clock import LONG, measure, seconds
 from _passes import Pass, count, counting
 from _prices import Price
 from figure_numbers import numbers
-from helpers import CLASSES, bound, images, references
+from helpers import CLASSES, bound, images, last_layer, references
 from methods import METHODS, _layers
 from methods._cost import Cost, Images
 from nets import net
 
 MEASURED = "measured"
+
+
+class Convolutions(TorchFunctionMode):
+    """Counts convolutions, and the images in them."""
+
+    ran = images = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.ran += func is torch.conv2d
+        self.images += len(args[0]) if func is torch.conv2d else 0
+        return func(*args, **(kwargs or {}))
 
 
 class Time:
@@ -282,8 +294,9 @@ def test_a_cell_beyond_the_limit_is_not_run():
     cell = {"method": "score_cam", "model": "net", "dtype": "float32", "batch": 1, "promised": [2049, 0]}
     cell |= {"promised_before": [2049, 0]}
     cell |= {"status": "not run", "remark": "not run: about 110 s expected, limit 10 s", "expected": 110.0}
-    text = page.tables([cell], [], [], ["saliency"], "")
-    assert "| `score_cam` | 2,049 + 0 promised | | | | | | not run: about 110 s expected, limit 10 s |" in text
+    text = page.tables([cell], [], [], [], ["saliency"], "")
+    assert "\nNot run: `score_cam` about 110 s expected, limit 10 s." in text
+    assert "| `score_cam`" not in text
     assert "Not installed: saliency." in text
     assert not _cells.wrong([cell])
     done = cell | {"status": MEASURED, "passes": [2049.0, 0.0], "before": [2049.0, 0.0]}
@@ -321,13 +334,6 @@ def test_a_plan_takes_the_fastest_cell_and_says_what_it_rests_on():
 
 
 def test_counting_does_not_change_what_runs():
-    class Convolutions(TorchFunctionMode):
-        ran = 0
-
-        def __torch_function__(self, func, types, args=(), kwargs=None):
-            self.ran += func is torch.conv2d
-            return func(*args, **(kwargs or {}))
-
     model, x = net("relu"), images()
     run = partial(METHODS["ablation_cam"].fn, model, x, CLASSES, layer="layer2", chunk=len(x))
     _layers.probe(model, x)
@@ -348,7 +354,7 @@ def test_a_row_names_the_settings_that_are_not_the_default():
     cell = {"method": "fd_cam", "model": "net", "dtype": "float32", "batch": 1, "keywords": {"layer": "layer3"}}
     cell |= {"status": "not run", "promised": [2049, 1], "promised_before": [1, 0], "remark": "why"}
     assert page.rows([cell])[-1] == "| `fd_cam`, layer=layer3 | 2,049 (1) + 1 (0) promised | | | | | | why |"
-    assert "## Other layers and settings" in page.tables([], [cell], [], [], "")
+    assert "## Other layers and settings" in page.tables([], [cell], [], [], [], "")
 
 
 def test_the_table_is_in_the_order_of_what_is_promised():
@@ -365,6 +371,28 @@ def test_the_reader_sees_what_the_table_leaves_open():
     for c in others.values():
         assert list(c["passes"]) == list(c["promised"])
         assert c["overhead"] <= timing.MOST or c["remark"], c["method"]
+
+
+# ---- several classes
+
+
+def test_the_gain_of_several_classes(monkeypatch):
+    """The clock counts images through convolutions: what the classes share is seen once."""
+    model, x = net("relu"), images(1)
+    last_layer(model)
+    monkeypatch.setitem(_several.METHODS, "score_cam", {"layer": "layer3"})
+    with Convolutions() as counted:
+        rows = _several.several(
+            model, x, torch.arange(10).repeat(2), ["score_cam", "grad_cam", "cam"], clock=lambda: float(counted.images)
+        )
+    assert [(r["method"], r["classes"]) for r in rows] == [
+        (m, n) for m in ("grad_cam", "score_cam") for n in (1, 5, 20)
+    ]
+    assert [r["passes"] for r in rows] == [[1, 1], [5, 5], [20, 20], *[[13, 0]] * 3]
+    assert [r["gain"] for r in rows[3:]] == [1, 5, 20]
+    text = "\n".join(_several.page(rows))
+    assert "| `score_cam`, layer=layer3 |" in text
+    assert "| 13 + 0 | 13 + 0 | 13 + 0 | 5.0 | 20.0 |" in text
 
 
 # ---- comparisons
