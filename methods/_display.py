@@ -31,6 +31,7 @@ STEPS = 8  # colours of a map of pixels from 0 to 1
 LINE = 1.2 * TEXT / 72  # height of a line in inches
 CAMEL = r"(?<=[a-z])(?=[A-Z])"  # where a title may be broken: Layer|CAM
 BANNER = {"ha": "center", "va": "center", "fontsize": 13, "weight": "bold", "color": "#b2182b"}
+HEAD = {"ha": "left", "va": "bottom", "weight": "bold", "fontsize": 10, "linespacing": 1.1}
 TITLE = {"ha": "left", "va": "bottom", "weight": "bold"}
 ABOVE = {"ha": "center", "va": "bottom", "linespacing": 1.0}
 BELOW = {"ha": "center", "va": "top", "linespacing": 1.0}
@@ -90,13 +91,14 @@ def overlay(rgb: UInt8[np.ndarray, "H W 3"], a: Tensor) -> Image.Image:
     return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
 
-def grid(blocks: Sequence[Block], caption: str, banner: str = "", *, widest: float = 1.1) -> Figure:
+def grid(blocks: Sequence[Block], caption: str, banner: str = "", *, title: str = "", widest: float = 1.1) -> Figure:
     """The blocks below each other, the caption and a colour bar, at page width.
 
     Args:
         blocks: rows of panels.
         caption: text below them.
         banner: a warning line on top.
+        title: what the reader should see, in a sentence; above the blocks.
         widest: most inches for a panel; many panels in a row are smaller.
     """
     with style():
@@ -108,6 +110,10 @@ def grid(blocks: Sequence[Block], caption: str, banner: str = "", *, widest: flo
         text = wrapped(figure, caption, PAGE - left - BAR - 0.9)
         # Draw with y in inches below the top edge; the height is known only at the end.
         y, items = (0.35, [partial(_text, banner, PAGE / 2, 0.17, BANNER)]) if banner else (0.03, [])
+        if title:
+            head = wrapped(figure, title, PAGE - 2 * MARGIN, **HEAD)
+            y += headroom(head)
+            items.append(partial(_text, head, MARGIN, y - 0.5 * LINE, HEAD))
         for block in blocks:
             if block.title:
                 y += 1.6 * LINE
@@ -214,14 +220,26 @@ def _pixels(panel: Panel) -> Float[np.ndarray, "H W 3"]:
     return colour * (0.45 + 0.55 * grey[..., None])
 
 
+def headroom(title: str) -> float:
+    """Inches that a wrapped title takes, with the space below it."""
+    return HEAD["fontsize"] / TEXT * LINE * lines([title]) + 0.6 * LINE if title else 0.0
+
+
 def lines(texts: Iterable[str]) -> int:
     return max(t.count("\n") + 1 for t in texts)
 
 
-def wrapped(figure: Figure, text: str, width: float) -> str:
-    """Break lines at spaces, hyphens in words and NUL characters, so that none exceeds `width` inches, if possible."""
+def wrapped(figure: Figure, text: str, width: float, **look: Any) -> str:
+    """Break lines at spaces, hyphens in words and NUL characters, so that none exceeds `width` inches, if possible.
+
+    Args:
+        figure: gives the size of the text.
+        text: to be broken.
+        width: inches.
+        look: keywords of `Figure.text`.
+    """
     renderer = FigureCanvasAgg(figure).get_renderer()
-    probe = figure.text(0, 0, "")
+    probe = figure.text(0, 0, "", **look)
 
     def wide(line: str) -> bool:
         probe.set_text(line)

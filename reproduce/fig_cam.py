@@ -56,7 +56,8 @@ def main() -> None:
         f"{f', but for {fewer}' if fewer else ''}; maps on the layer's grid are resized bilinearly."
         + _run.refusals(run, "cell left empty")
     )
-    _run.save(run, _display.grid(blocks, caption, _run.banner(run)), caption)
+    title = f"{len(members)} class activation maps{', explained for two things in one picture' if composites else ''}"
+    _run.save(run, _display.grid(blocks, caption, _run.banner(run), title=title), caption)
 
 
 def first_of_each(panels: Sequence[Panel], names: Sequence[str]) -> list[Panel | None]:

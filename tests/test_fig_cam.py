@@ -67,7 +67,7 @@ def test_a_method_that_is_added_to_the_registry_is_drawn(monkeypatch, tmp_path):
     asked, drawn = [], []
     monkeypatch.setattr(figure._run, "explain", lambda run, loaded, name, rows, **_: asked.append(name) or [None])
     monkeypatch.setattr(figure._run, "save", lambda *_: None)
-    monkeypatch.setattr(figure._display, "grid", lambda blocks, *_: drawn.extend(blocks))
+    monkeypatch.setattr(figure._display, "grid", lambda blocks, *_, **__: drawn.extend(blocks))
     monkeypatch.setattr(sys, "argv", ["fig_cam.py", "--quick", "--out", str(tmp_path)])
     figure.main()
     assert "new_cam" in asked
