@@ -61,7 +61,7 @@ def layout_of(out: Tensor, B: int) -> Layout | str:
     z = place(out)
     if z is None:
         return f"{shape} could not be followed from the image"
-    z = _trace.slim(z)
+    z = _trace.together(_trace.slim(z))
     image = (z.real / IMAGE).round()
     axes = [d for d in range(z.ndim) if _trace.varies(z, d)]
     images = [d for d in axes if _trace.varies(image + 0j, d)]
@@ -93,11 +93,19 @@ def layout_of(out: Tensor, B: int) -> Layout | str:
 def raster(p: Tensor) -> tuple[int, int, tuple[int, ...]] | None:
     """(h, w, where each cell is, row by row) of places that form a grid; None if they do not."""
     known = (~p.isnan()).nonzero().flatten()
-    y, x = ((v[known] * 64).round() for v in (p.real % IMAGE, p.imag))
-    rows, i = y.unique(return_inverse=True)
-    columns, j = x.unique(return_inverse=True)
-    h, w = len(rows), len(columns)
+    (h, i), (w, j) = (_lines(v[known]) for v in (p.real % IMAGE, p.imag))
     order = (i * w + j).argsort()
     if h * w != len(known) or not torch.equal((i * w + j)[order], torch.arange(h * w, device=p.device)):
         return None
     return h, w, tuple(known[order].tolist())
+
+
+def _lines(v: Tensor) -> tuple[int, Tensor]:
+    """How many rows (or columns) there are, and the number of that of each place.
+
+    Within a row places may differ a little, since padding has no place: a tenth of the largest step ends a row.
+    """
+    values, number = (v * 64).round().unique(return_inverse=True)
+    steps = values.diff()
+    line = torch.cat([steps.new_zeros(1), (steps > 0.1 * steps.max()).cumsum(0)]) if len(steps) else values * 0
+    return int(line[-1]) + 1, line[number].long()

@@ -191,13 +191,18 @@ class Trace(TorchFunctionMode):
     def _note_pool(self, name: str, tensors: list[Tensor], out: Tensor) -> None:
         """Record it if the positions of an image that `tensors` hold are united or dropped in `out`."""
         z = place(out)
-        if z is not None and _spread(z):
-            return
         for t in tensors:
             before = place(t)
-            if before is not None and _spread(before):
+            if before is None or not _spread(before):
+                continue
+            half = _cell(before) / 2
+            if z is None or not _spread(z, half):
                 self.pools.append(Pool(name, _elements(before), len(self.attention)))
-                return
+            if z is not None and not _spread(z, half):  # channels of one position, though a fraction of a cell apart
+                for d in range(z.ndim):
+                    z = _mean(z, d) if _width(z, d) < half else z
+                _put(out, z.expand(out.shape))
+            return
 
 
 class Replace(TorchFunctionMode):
@@ -265,6 +270,34 @@ def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
 def slim(z: Tensor) -> Tensor:
     """Z with one element in each direction in which it only repeats itself."""
     return z[tuple(slice(0, 1) if s == 0 else slice(None) for s in z.stride())]
+
+
+def together(z: Tensor) -> Tensor:
+    """Z with the mean over an axis along which places differ by less than half of a cell.
+
+    Channels that came by different ways (NASNet's shifted strides) can lie a fraction of a pixel apart.
+    """
+    width = {d: _width(z, d) for d in range(z.ndim) if varies(z, d)}
+    if len(width) > 2:
+        near = min(width, key=width.__getitem__)
+        if 2 * width[near] < min(w / (z.shape[d] - 1) for d, w in width.items() if d != near):
+            return _mean(z, near)
+    return z
+
+
+def _cell(z: Tensor) -> float:
+    """How far neighbours are apart, in pixels, on average; along the axis where that is least."""
+    z = together(slim(z))
+    return min((_width(z, d) / (z.shape[d] - 1) for d in range(z.ndim) if varies(z, d)), default=0.0)
+
+
+def _width(z: Tensor, dim: int) -> float:
+    """How far the known places are apart along a dimension, at most."""
+    lost = z.isnan()
+    return max(
+        float((part.masked_fill(lost, -math.inf).amax(dim) - part.masked_fill(lost, math.inf).amin(dim)).max())
+        for part in (z.real, z.imag)
+    )
 
 
 def _mean(z: Tensor, dim: int) -> Tensor:
@@ -349,23 +382,18 @@ def varies(z: Tensor, dim: int) -> bool:
     """Whether the known places differ along a dimension."""
     if z.shape[dim] < 2 or z.stride(dim) == 0:
         return False
-    z = slim(z)
-    lost = z.isnan()
-    return any(
-        bool((part.masked_fill(lost, -math.inf).amax(dim) - part.masked_fill(lost, math.inf).amin(dim) > 1e-3).any())
-        for part in (z.real, z.imag)
-    )
+    return _width(slim(z), dim) > 1e-3
 
 
-def _spread(z: Tensor) -> bool:
-    """Whether z holds more than one position of the first image."""
+def _spread(z: Tensor, least: float = 0.0) -> bool:
+    """Whether z holds more than one position of the first image, more than `least` pixels apart."""
     z = slim(z).flatten()
     z = z[z.real < IMAGE / 2]  # without NaN
-    return z.numel() > 1 and bool(((z - z[0]).abs() > 1e-3).any())
+    return z.numel() > 1 and bool(((z - z[0]).abs() > max(least, 1e-3)).any())
 
 
 def _elements(z: Tensor) -> int:
     """How many elements of z belong to one position."""
-    few = slim(z).flatten()
+    few = together(slim(z)).flatten()
     first = few[~few.isnan()][0]
     return int(((few - first).abs() < 1e-3).sum()) * (z.numel() // few.numel())

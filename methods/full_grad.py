@@ -57,9 +57,13 @@ def full_gradients(
         return keep(op(input, weight, bias), bias)
 
     def batch_norm(
-        op: Any, input: Tensor, mu: Tensor, var: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
-        training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+        op: Any, input: Tensor, mu: Tensor | None, var: Tensor | None, weight: Tensor | None = None,
+        bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     ) -> Tensor:  # fmt: skip
+        if mu is None or var is None:  # of weights (weight standardisation); of images it depends on the batch
+            if input.ndim == 4:
+                raise ValueError("model: full-gradients need batch norms with running statistics")
+            return op(input, mu, var, weight, bias, training, momentum, eps)
         b = (0 if bias is None else bias) - mu * (1 if weight is None else weight) / (var + eps).sqrt()
         return keep(op(input, mu, var, weight, bias, training, momentum, eps), b[:, None, None])
 

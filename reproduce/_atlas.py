@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ SIZES = (64, 96, 112, 128, 160, 192)  # methods run at the first that the model 
 FEWER = {"samples": 2, "steps": 3, "size": 32, "stride": 32, "groups": 16, "max_sigma": 4.0}  # where a method has them
 MANY = 40  # passes; a method that needs more takes the candidate layer with the fewest channels
 LIMIT = 10.0  # seconds that a call may be expected to take
+NAMED = re.compile(r"(model|layer|layers|x|target): ")  # a refusal names the argument
 EQUAL = 1e-2  # of the largest value of a map; if float32 differs by more, float64 must not
 
 # The smallest classifier (parameters x pixels) of every module of timm that has one.
@@ -134,6 +136,7 @@ def smaller(
     member: Member, model: nn.Module, shape: tuple[int, int, int], found: _layers.Probe
 ) -> tuple[nn.Module, tuple[int, int, int]]:
     """The model at the smallest size at which the probe finds the same as at its own size, on 3 x 3 cells or more."""
+    enough = min(3, _coarsest(found))
     for size in (s for s in SIZES if s < min(shape[1:])):
         for given in (None, size):
             try:
@@ -144,10 +147,15 @@ def smaller(
             same = (there.layer, there.architecture, there.tokens is None, there.attention) == (
                 found.layer, found.architecture, found.tokens is None, found.attention,
             )  # fmt: skip
-            at = there.grids.get(there.layer or "")
-            if same and (at is None or min(at.h, at.w) >= 3):
+            if same and _coarsest(there) >= enough:
                 return other, (shape[0], size, size)
     return model, shape
+
+
+def _coarsest(found: _layers.Probe) -> int:
+    """Rows or columns of the coarsest layer: not only of the default one, which may pool to a fixed size."""
+    grids = [found.grids[name] for name in {*found.candidates, found.layer} if name]
+    return min((min(at.h, at.w) for at in grids), default=3)
 
 
 def examine(member: Member) -> dict[str, Any]:
@@ -210,9 +218,9 @@ def _one(
         together = attribute(m.name, model, x, target, resize=False, **keywords).detach()
         alone = passes * pass_seconds * 2 < LIMIT
         single = attribute(m.name, model, x[1:], target[1:], resize=False, **keywords).detach() if alone else None
-    except (ValueError, TypeError) as error:
-        return {"status": "refuses", "why": str(error)}
     except Exception as error:
+        if isinstance(error, ValueError | TypeError) and NAMED.match(str(error)):
+            return {"status": "refuses", "why": str(error)}
         return {"status": "fails", "why": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
     wrong = []
     if together.ndim != 4 or len(together) != 2:
@@ -228,11 +236,18 @@ def _one(
         wrong.append("the model was changed")
     if wrong:
         return {"status": "fails", "why": "; ".join(wrong)}
-    flat = together.flatten(1)
-    alive = bool((flat.amax(dim=1) > flat.amin(dim=1)).any())
+    alive = _varies(together)
+    if not alive:  # a map of positive evidence may be empty for one class
+        alive = _varies(attribute(m.name, model, x, target.flip(0), resize=False, **keywords).detach())
     return {"status": "runs", "alive": alive, "alone": single is not None} | (
         {"layer": keywords["layer"]} if "layer" in keywords else {}
     )
+
+
+def _varies(a: Tensor) -> bool:
+    """Whether the map of an image is not the same everywhere."""
+    flat = a.flatten(1)
+    return bool((flat.amax(dim=1) > flat.amin(dim=1)).any())
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

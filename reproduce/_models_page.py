@@ -68,6 +68,32 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def compact(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows for a sidecar: a method is 'alive', 'constant', or the number of the reason why it did not run."""
+    reasons = list(
+        dict.fromkeys(f"{m['status']}: {m['why']}" for r in rows for m in r["methods"].values() if "why" in m)
+    )
+    at = {reason: i for i, reason in enumerate(reasons)}
+
+    def word(m: Mapping[str, Any]) -> str | int:
+        return at[f"{m['status']}: {m['why']}"] if "why" in m else "alive" if m["alive"] else "constant"
+
+    short = [dict(r) | {"methods": {name: word(m) for name, m in r["methods"].items()}} for r in rows]
+    return {"reasons": reasons, "rows": short}
+
+
+def expanded(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that `compact` made short."""
+
+    def outcome(word: str | int) -> dict[str, Any]:
+        if isinstance(word, str):
+            return {"status": "runs", "alive": word == "alive"}
+        status, _, why = found["reasons"][word].partition(": ")
+        return {"status": status, "why": why}
+
+    return [dict(r) | {"methods": {n: outcome(w) for n, w in r["methods"].items()}} for r in found["rows"]]
+
+
 def outcomes(row: Mapping[str, Any], status: str) -> dict[str, Any]:
     """The methods of a model that ended so."""
     return {name: m for name, m in row["methods"].items() if m["status"] == status}

@@ -84,3 +84,14 @@ def test_a_method_that_breaks_is_a_failure_and_a_refusal_is_not(monkeypatch):
     assert found["grad_cam"] == {"status": "refuses", "why": "model: on purpose"}
     assert found["hires_cam"]["why"].endswith("the model was changed")
     assert found["fem"]["why"].startswith("the map of an image depends on its batch")
+
+
+def test_rows_become_short_and_long_again():
+    row = row_of(
+        grad_cam={"status": "runs", "alive": True}, cam={"status": "runs", "alive": False},
+        ss_cam={"status": "not run", "why": "9 passes: many"},
+    )  # fmt: skip
+    short = _models_page.compact([row, row])
+    assert short["reasons"] == ["refuses: model: no", "not run: 9 passes: many"]
+    assert short["rows"][0]["methods"]["cam"] == "constant"
+    assert _models_page.expanded(short) == [row, row]

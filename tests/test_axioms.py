@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from helpers import CLASSES, images
 from methods import METHODS
@@ -235,3 +237,23 @@ def test_rollout_rows_sum_to_one(name):
     P = model.num_prefix_tokens
     rows = rollout[:, :1] if name == "vit" else rollout[:, P:]
     close(attention_rollout(model, x, CLASSES).sum(dim=(1, 2, 3)), 1 - rows.mean(dim=1)[:, :P].sum(dim=1).detach())
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weights are standardised by a batch norm without running statistics, as in NFNets."""
+
+    def forward(self, x):
+        weight = F.batch_norm(self.weight.reshape(1, len(self.weight), -1), None, None, training=True)
+        return F.conv2d(x, weight.reshape_as(self.weight), self.bias)
+
+
+def test_full_grad_where_a_batch_norm_standardises_weights():
+    torch.manual_seed(0)
+    model = nn.Sequential(Standardised(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    model, x = model.double().eval(), images()
+    at_x, at_biases = full_gradients(model, x, CLASSES)
+    total = sum(a.flatten(1).sum(dim=1) for a in (at_x, *at_biases))
+    torch.testing.assert_close(total, model(x).gather(1, CLASSES[:, None])[:, 0])
+    batch = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), *model[1:]).double().eval()
+    with pytest.raises(ValueError, match="batch norms with running statistics"):
+        full_gradients(batch, x, CLASSES)

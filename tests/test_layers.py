@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 
 import methods
@@ -401,3 +402,27 @@ def test_a_layer_that_hands_on_the_image_itself_does_not_mark_it():
     assert torch.equal(A, x)
     assert g.abs().max() > 0
     assert not x.requires_grad
+
+
+class Shifted(nn.Module):
+    """Two strided ways that lie one pixel apart, joined along the channels, as in NASNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 2, 1)
+        self.first, self.second = nn.Conv2d(4, 5, 1), nn.Conv2d(4, 3, 1)
+        self.join, self.head = nn.ReLU(), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        apart = F.pad(x, (-1, 1, -1, 1))
+        ways = [way(F.avg_pool2d(z, 1, 4)) for way, z in ((self.first, x), (self.second, apart))]
+        return self.head(self.join(torch.cat(ways, dim=1)).mean(dim=(2, 3)))
+
+
+def test_channels_that_lie_a_fraction_of_a_cell_apart_are_one_grid():
+    model, x = Shifted().double().eval(), images(2, 64, 64)
+    assert _layers.default_layer(model, x) == "join"
+    at = _layers.layout(model, "join", x)
+    assert (at.h, at.w, at.channel) == (8, 8, 1)
+    assert methods.attribute("grad_cam", model, x, 3, resize=False).shape == (2, 1, 8, 8)
