@@ -52,7 +52,9 @@ def adcc(
     *,
     baseline: float | Float[Tensor, "..."] = 0.0,
 ) -> Result:
-    """Harmonic mean of coherency, 1 - complexity and 1 - drop; the three are columns.
+    """Whether a map is stable, simple and sufficient at once: coherency, complexity and drop in one number.
+
+    Their harmonic mean, of 1 - complexity and 1 - drop; the three are columns.
 
     Args:
         model: classifier.

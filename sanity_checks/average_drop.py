@@ -54,7 +54,9 @@ def average_drop(
     *,
     baseline: float | Float[Tensor, "..."] = 0.0,
 ) -> Result:
-    """Per cent of the class probability lost if only the highlighted part is left; increase and gain are columns.
+    """How much of the class's probability is lost if only the highlighted part is left, in per cent.
+
+    Columns: increase and gain.
 
     Args:
         model: classifier.

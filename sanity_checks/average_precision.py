@@ -42,7 +42,9 @@ from sanity_checks._torch import pixels
     verified=("literal",),
 )
 def average_precision(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"]) -> Result:
-    """Average precision of the object's pixels; NaN without an object.
+    """Whether the map ranks the object's pixels above all others: average precision.
+
+    NaN without an object.
 
     Args:
         maps: the maps to evaluate.

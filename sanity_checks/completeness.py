@@ -49,7 +49,9 @@ def completeness(
     *,
     baseline: float | Float[Tensor, "..."] = 0.0,
 ) -> Result:
-    """How far the map's sum is from f(x) - f(x'), as a share of it; the absolute gap is a column.
+    """Whether the map sums to the change of the score that it explains: the gap, as a share of that change.
+
+    The absolute gap is a column.
 
     Args:
         model: classifier.

@@ -37,7 +37,9 @@ from sanity_checks._torch import pixels
     verified=("quantus", "literal", "closed form"),
 )
 def complexity(maps: Float[Tensor, "B K h w"]) -> Result:
-    """Entropy of |map|, which is 0 for one pixel and ln n for n equal ones.
+    """On how many pixels the map is spread: the entropy of |map|.
+
+    It is 0 for one pixel and ln n for n equal ones.
 
     Args:
         maps: the maps to evaluate.

@@ -51,7 +51,9 @@ def efficient_model_randomization(
     seed: int = 0,
     init: str = "permute",
 ) -> Result:
-    """q, averaged over `seeds` random networks.
+    """Whether the map becomes less ordered when the network's weights are random: the rise of its entropy, q.
+
+    Averaged over `seeds` random networks.
 
     Args:
         model: classifier.

@@ -41,7 +41,9 @@ from sanity_checks._torch import pixels
     verified=("quantus", "literal"),
 )
 def energy_pointing_game(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"]) -> Result:
-    """Share of the positive mass on the object; NaN without an object.
+    """How much of the positive map lies on the object.
+
+    NaN without an object.
 
     Args:
         maps: the maps to evaluate.

@@ -56,7 +56,9 @@ def faithfulness_correlation(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Correlation of the attribution of a subset with the fall of the score when it is removed.
+    """Whether the attribution of random subsets of pixels predicts the fall of the score when they are removed.
+
+    The correlation of the two.
 
     Args:
         model: classifier.

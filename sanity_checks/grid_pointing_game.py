@@ -59,7 +59,9 @@ def grid_pointing_game(
     confidence: float = 0.5,
     chunk: int = 4,
 ) -> Result:
-    """Share of positive mass in the image's own cell of a mosaic; NaN if the image is not classified with confidence.
+    """How much of the positive map of a class lies on its own image in a mosaic of several.
+
+    NaN if the image is not classified with confidence.
 
     Args:
         model: classifier that takes images n times as high and wide.

@@ -60,7 +60,7 @@ def infidelity(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Mean squared error of the map as a prediction of the fall of the score under perturbations.
+    """How well the map predicts the fall of the score under perturbations: mean squared error.
 
     Args:
         model: classifier.

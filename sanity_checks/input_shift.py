@@ -50,7 +50,9 @@ def input_shift(
     *,
     shift: float = 1.0,
 ) -> Result:
-    """Largest change of the map relative to its largest value; column `passes`: 1 where it is below 1e-4.
+    """Whether the map changes when a constant is added to the image and taken away by the network's first bias.
+
+    Largest change relative to the map's largest value; column `passes`: 1 where it is below 1e-4.
 
     Args:
         model: classifier.

@@ -59,7 +59,9 @@ def insertion_deletion(
     insertion: str = "rise",
     chunk: int = 8,
 ) -> Result:
-    """Insertion AUC minus deletion AUC; both are columns and curves.
+    """How fast the score rises as marked pixels are shown, and falls as they are hidden: the difference of the areas.
+
+    Insertion AUC minus deletion AUC; both are columns and curves.
 
     Args:
         model: classifier.

@@ -45,7 +45,9 @@ LEVELS = tuple(k / 100 for k in range(100))  # of the curve
 def iou(
     maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], *, rule: str = "mean", level: float | None = None
 ) -> Result:
-    """IoU of the thresholded map and the object; NaN without an object.
+    """How well the map, cut at a threshold, covers the object: intersection over union.
+
+    NaN without an object.
 
     Args:
         maps: the maps to evaluate.

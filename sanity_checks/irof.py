@@ -56,7 +56,9 @@ def irof(
     fill: str = "mean",
     chunk: int = 8,
 ) -> Result:
-    """Area over the curve of p(x^l) / p(x^0); NaN where p(x^0) is 0.
+    """How fast the probability falls as marked segments are replaced by the mean colour: the area over the curve.
+
+    Of p(x^l) / p(x^0); NaN where p(x^0) is 0.
 
     Args:
         model: classifier.

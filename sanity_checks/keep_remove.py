@@ -62,7 +62,9 @@ def keep_remove(
     fill: str = "wide blur",
     chunk: int = 8,
 ) -> Result:
-    """KPM - RPM; the six areas are columns, the outputs curves.
+    """How long the output stays if marked regions are kept, and how soon it goes if they are removed: KPM - RPM.
+
+    The six areas are columns, the outputs curves.
 
     Args:
         model: classifier.

@@ -59,7 +59,9 @@ class LabelNets(NamedTuple):
 )
 @torch.no_grad()
 def label_randomization(nets: LabelNets, x: Float[Tensor, "B C H W"], of: Attribution) -> Result:
-    """Similarity of the maps of the network with true and the network with permuted labels.
+    """Whether a network that memorised permuted labels gives other maps than one that learnt the true ones.
+
+    The similarity of the maps of the two.
 
     Args:
         nets: from `train_nets`, or loaded.

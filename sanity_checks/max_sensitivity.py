@@ -55,7 +55,9 @@ def max_sensitivity(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Largest relative change of the map under small noise; the local Lipschitz constant is a column.
+    """How much the map changes, at most, under small noise on the image.
+
+    Relative to its norm; the local Lipschitz constant is a column.
 
     Args:
         model: classifier.

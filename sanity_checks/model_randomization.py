@@ -69,7 +69,9 @@ def model_randomization(
     init: str = "permute",
     repick: bool = False,
 ) -> Result:
-    """Similarity of the map to that of the fully randomised network, and the cascades as curves.
+    """Whether the map changes when the network's weights are discarded: its similarity before and after.
+
+    To that of the fully randomised network; the cascades are curves.
 
     Args:
         model: classifier.

@@ -65,7 +65,7 @@ def monotonicity_correlation(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Rank correlation of |attribution| with how much the score depends on each square.
+    """Whether squares with large attributions are those on which the score depends: rank correlation.
 
     Args:
         model: classifier.

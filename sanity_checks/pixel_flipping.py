@@ -72,7 +72,9 @@ def pixel_flipping(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """ABPC; AOPC of both orders are columns, f(x^(k)) are curves.
+    """How much faster the score falls if the most relevant regions are replaced first than if the least relevant are.
+
+    ABPC; AOPC of both orders are columns, f(x^(k)) are curves.
 
     Args:
         model: classifier.

@@ -42,7 +42,9 @@ from sanity_checks._torch import pixels
     verified=("literal",),
 )
 def pointing_game(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], *, margin: float = 15.0) -> Result:
-    """1 where the map points at the object; NaN without an object.
+    """Whether the largest value of the map lies on the object.
+
+    1 or 0; NaN without an object.
 
     Args:
         maps: the maps to evaluate.

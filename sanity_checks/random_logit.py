@@ -53,7 +53,7 @@ def random_logit(
     classes: int = 20,
     seed: int = 0,
 ) -> Result:
-    """Mean similarity of the maps of the target and of other classes.
+    """Whether the map depends on the class that is explained: its similarity to maps of other classes.
 
     Args:
         model: classifier with two classes at least.

@@ -57,7 +57,9 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {  # B K H W -> B H W
     verified=("quantus", "literal"),
 )
 def relevance_mass(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], *, pooling: str = "max-norm") -> Result:
-    """Share of the pooled map on the object; NaN without an object. Columns as in `energy_pointing_game`.
+    """How much of the map, pooled over channels, lies on the object.
+
+    NaN without an object. Columns as in `energy_pointing_game`.
 
     Args:
         maps: the maps to evaluate.

@@ -47,7 +47,9 @@ from sanity_checks.relevance_mass import pool
 def relevance_rank(
     maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], *, pooling: str = "sum", k: int = 1000
 ) -> Result:
-    """Rank accuracy, and the top-k intersection as a column; NaN without an object.
+    """How many of the highest pixels lie on the object, taking as many as the object has.
+
+    Rank accuracy; the top-k intersection is a column; NaN without an object.
 
     Args:
         maps: the maps to evaluate.

@@ -36,7 +36,9 @@ from sanity_checks.similarity import spearman
 )
 @torch.no_grad()
 def repeatability(model: nn.Module, x: Float[Tensor, "B C H W"], target: Int[Tensor, " B"], of: Attribution) -> Result:
-    """Rank correlation of two runs; 1 for equal maps, also constant ones. Column `bitwise`: 1 if they are equal.
+    """Whether a second run gives the same map: rank correlation of the two.
+
+    1 for equal maps, also constant ones. Column `bitwise`: 1 if they are equal.
 
     Args:
         model: classifier.

@@ -66,7 +66,9 @@ def road(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Probability in LeRF order minus that in MoRF order; both are columns and curves, accuracies too.
+    """How much more probability is left if the least relevant pixels are removed than if the most relevant are.
+
+    LeRF minus MoRF; both are columns and curves, accuracies too.
 
     Args:
         model: classifier.

@@ -59,7 +59,9 @@ def roar(
     seed: int = 0,
     chunk: int = 64,
 ) -> Result:
-    """Correct after random removal minus correct after removal by the map, for each test image.
+    """Whether a network trained without the marked pixels is worse than one trained without random ones.
+
+    Correct after random removal minus correct after removal by the map, for each test image.
 
     Args:
         data: training and test images.

@@ -36,7 +36,9 @@ from sanity_checks._torch import pixels
     verified=("quantus", "literal"),
 )
 def roc_auc(maps: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"]) -> Result:
-    """Area under the ROC curve; NaN without an object or without background.
+    """Whether object pixels have larger values than background: the area under the ROC curve.
+
+    NaN without an object or without background.
 
     Args:
         maps: the maps to evaluate.

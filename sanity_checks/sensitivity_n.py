@@ -59,7 +59,9 @@ def sensitivity_n(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Correlation of the attribution of a subset with the fall of the score when it is removed, for all sizes.
+    """Whether the attribution of subsets of n pixels predicts the fall of the score when they are removed.
+
+    The correlation, for all sizes n.
 
     Args:
         model: classifier.

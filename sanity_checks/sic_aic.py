@@ -73,7 +73,9 @@ def sic_aic(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Area under the softmax information curve; that under the accuracy information curve is a column.
+    """How much of the prediction comes back as marked regions of a blurred image become sharp.
+
+    Area under the softmax information curve; that under the accuracy information curve is a column.
 
     Args:
         model: classifier.

@@ -53,7 +53,9 @@ def single_deletion(
     fill: str = "mean",
     chunk: int = 8,
 ) -> Result:
-    """Spearman's correlation of cell sums and logit drops; ties share their mean rank.
+    """Whether the sums of the map over cells rank the drops of the logit when each cell is deleted.
+
+    Spearman's correlation; ties share their mean rank.
 
     Args:
         model: classifier.

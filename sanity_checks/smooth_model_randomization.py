@@ -58,7 +58,9 @@ def smooth_model_randomization(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """Mean similarity of smoothed maps along the cascade; the curve has each step; columns `full`, `null`, `ceiling`.
+    """Whether maps averaged over noise change when the network's weights are discarded, step by step.
+
+    Mean similarity along the cascade; the curve has each step; columns `full`, `null`, `ceiling`.
 
     Args:
         model: classifier.

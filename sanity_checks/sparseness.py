@@ -35,7 +35,7 @@ from sanity_checks._torch import pixels
     verified=("quantus", "literal", "closed form"),
 )
 def sparseness(maps: Float[Tensor, "B K h w"]) -> Result:
-    """Gini index of |map|.
+    """How few pixels carry the map: the Gini index of |map|.
 
     Args:
         maps: the maps to evaluate.

@@ -59,7 +59,9 @@ def wsol(
     size: int = 224,
     boxes: Sequence[Tensor] | None = None,
 ) -> Result:
-    """Hits at one threshold, with the curves of MaxBoxAcc, MaxBoxAccV2 and PxAP; NaN without an object.
+    """How well boxes drawn around the map find the object, at one threshold and at the best.
+
+    Hits, with the curves of MaxBoxAcc, MaxBoxAccV2 and PxAP; NaN without an object.
 
     Args:
         maps: the maps to evaluate.
