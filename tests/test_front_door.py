@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 
 from helpers import CLASSES, images
 from methods import attribute
@@ -139,3 +140,12 @@ def test_a_map_in_a_training_loss():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_a_model_with_folded_batch_norms_gives_the_same_maps_of_pixels():
+    model, x = net("relu").float(), images(2, dtype=torch.float32)
+    folded = fuse(model).eval()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    for name, keywords in (("occlusion", {"size": 16, "stride": 8}), ("gradient", {}), ("integrated_gradients", {})):
+        a, b = (attribute(name, one, x, [1, 4], **keywords) for one in (model, folded))
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max()))  # rounding of float32
