@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import _plot
 import _run  # puts the repository on the path
 from _dots import title
 from methods import METHODS, _display, _images, _models
@@ -33,13 +32,7 @@ METHODS_SHOWN = (
 EXPENSIVE = {"smooth_grad": {"samples": 16}, "integrated_gradients": {"steps": 16, "rule": "middle"}}
 FEW = {"integrated_gradients": {"steps": 2, "rule": "middle"}}  # under --quick
 NOT_QUICK = {"smooth_grad", "guided_grad_cam"}
-CONTROLS_SHOWN = {"white_noise": ":", "sobel_edges": "-."}
-MEASURES = {
-    "spearman": "Spearman of |a|",
-    "signed": "Spearman of a",
-    "ssim": "SSIM of |a|",
-    "hog": "Spearman of HOG of |a|",
-}
+CONTROLS_SHOWN = ("white_noise", "sobel_edges")
 INIT = {"--init": {"choices": INITS, "default": "permute", "help": "new weights (default: %(default)s)"}}
 
 
@@ -65,7 +58,7 @@ def setting(run: _run.Run, seeds: int) -> Setting:
         loaded.model,
         x,
         [name for name in METHODS_SHOWN if not (run.args.quick and name in NOT_QUICK)],
-        list(CONTROLS_SHOWN),
+        CONTROLS_SHOWN,
         lambda name: 1 if name in EXPENSIVE else seeds,
         FEW if run.args.quick else EXPENSIVE,
     )
@@ -98,38 +91,21 @@ def tick(run: _run.Run, name: str) -> None:
     run.bar.update()
 
 
-def maps(found: Cascade, photo: _images.Photo, header: Sequence[str], title_: str = "") -> _display.Block:
-    """A row for each method and control with the map at each step; the photograph is shown once."""
+def maps(found: Cascade, photo: _images.Photo, names: Sequence[str], header: Sequence[str]) -> _display.Block:
+    """A row for each of `names` that there is, with the map at each step; the photograph is shown once."""
     side = min(len(photo.rgb), 1180 // (1 + len(header)))  # about the dots of a panel, so that a pixel is a dot
     rgb = np.asarray(Image.fromarray(photo.rgb).resize((side, side)))
+    names = [name for name in names if name in found.maps]
 
     def panel(a: Float[Tensor, "K h w"]) -> _display.Panel:
         small = a.shape[1] < side
         a = a.sum(dim=0)
         return _display.Panel(rgb, a if small else F.adaptive_avg_pool2d(a[None, None], side)[0, 0], overlay=small)
 
-    rows = [
-        [_display.Panel(rgb) if i == 0 else None, *map(panel, steps)] for i, steps in enumerate(found.maps.values())
-    ]
-    return _display.Block(["Photograph", *header], rows, labels=[title(name) for name in found.maps], title=title_)
-
-
-def draw(ax: Any, found: Mapping[str, Any], measure: str, heading: str) -> None:  # noqa: ANN401
-    """Curves of all rows of a `summary` with their bands; the logits are a grey area, the null is at the right."""
-    at, n = range(len(found["labels"])), len(found["rows"])
-    area(ax, found)
-    for j, (name, row) in enumerate(found["rows"].items()):
-        colour, line = look(name)
-        curve, null = row["curves"][measure], row["null"][measure]
-        ax.plot(at, [v["mean"] for v in curve], line, color=colour, label=title(name), marker=".", markersize=3)
-        band(ax, curve, colour)
-        x = at[-1] + 0.75 + 0.9 * j / max(n - 1, 1)
-        ax.plot([x, x], [null["low"], null["high"]], color=colour, linewidth=0.7)
-        ax.plot(x, null["mean"], "D", color=colour, markersize=2.5)
-    ax.axvline(at[-1] + 0.5, color="black", linewidth=0.4)
-    ax.set_xticks([*at, at[-1] + 1.2], [*found["labels"], "another\nphotograph"], rotation=90, linespacing=0.9)
-    ax.set_xlim(-0.2, at[-1] + 1.9)
-    ax.set_title(heading)
+    rows = [[None if i else _display.Panel(rgb), *map(panel, found.maps[name])] for i, name in enumerate(names)]
+    return _display.Block(
+        ["Photograph", *header], rows, labels=[title(name).replace("Backprop", "Back-prop") for name in names]
+    )
 
 
 def area(ax: Any, found: Mapping[str, Any]) -> None:  # noqa: ANN401
@@ -145,30 +121,16 @@ def band(ax: Any, curve: Sequence[Mapping[str, float]], colour: str) -> None:  #
     ax.fill_between(range(len(curve)), low, high, color=colour, alpha=0.13, linewidth=0)
 
 
-def look(name: str) -> tuple[str, str]:
-    """Colour and line style of a row."""
-    if name in CONTROLS_SHOWN:
-        return _plot.CONTROL, CONTROLS_SHOWN[name]
-    return _plot.LINES[METHODS_SHOWN.index(name)], "-"
-
-
-def one_scale(axes: Sequence[Any]) -> None:
-    """Give all axes the same limits."""
-    low = min(ax.get_ylim()[0] for ax in axes)
-    for ax in axes:
-        ax.set_ylim(low, 1.05)
-
-
 def above(loaded: _models.Loaded, subject: _run.Subject) -> str:
     """The caption of the maps."""
     return (
         f"{loaded.note}. Maps of {subject.photo.name} for the trained network's top class, {subject.target_name}; "
-        f"the first randomisation. {_display.SCALE} A map in one colour has nearly the same value everywhere."
+        f"the first randomisation. {_display.SCALE}"
     )
 
 
-def below(run: _run.Run, found: Cascade, rows: Mapping[str, tuple[Attribution, int]], n: int) -> str:
-    """The caption of the curves: the numbers of images and seeds, the marks, and how many maps had no rank."""
+def weights(run: _run.Run, found: Cascade, rows: Mapping[str, tuple[Attribution, int]]) -> str:
+    """For the caption: how weights are randomised, how often, and how many maps had no rank."""
     times = max(k for _, k in rows.values())
     few = [
         f"{METHODS[name].title} ({key} {run.methods[name]['params'][key]})"
@@ -176,13 +138,9 @@ def below(run: _run.Run, found: Cascade, rows: Mapping[str, tuple[Attribution, i
         if name in rows
     ]
     return (
-        f"Means over {n} photographs with 95 % bootstrap intervals. Weights are randomised {times} "
-        f"time{'s' * (times > 1)} (init {run.args.init}, first seed {run.args.seed}), once for "
-        f"{', '.join([*few, 'controls'])}. First step: a second run on the trained network. Grey area: rank "
-        "correlation of the logits. Diamonds: maps of different photographs by the trained network; where a curve is "
-        "at its diamond, nothing is left of the photograph's own map. Spearman is on the map's own grid, SSIM and HOG "
-        "are at the image's resolution. White noise also changes at every step: a map that changes need not be "
-        "faithful." + flat(found) + _run.refusals(run)
+        f"Weights are randomised {times} time{'s' * (times > 1)} (init {run.args.init}, first seed {run.args.seed}), "
+        f"once for {', '.join([*few, 'controls'])}. White noise also changes at every step: a map that changes need "
+        "not be faithful." + flat(found) + _run.refusals(run)
     )
 
 

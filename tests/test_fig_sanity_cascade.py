@@ -1,8 +1,10 @@
-"""Figure: maps while weights are thrown away from the head down."""
+"""Figure: maps while weights are randomised from the head down."""
 
 import torch
 
+import fig_sanity_cascade as figure
 from _curves import METHODS_SHOWN
+from _heat import ranked, table
 from figure_numbers import numbers
 from methods.gradient import gradient
 from methods.guided_backprop import guided_backprop
@@ -25,6 +27,36 @@ def test_the_reader_sees_that_guided_backprop_ignores_the_head_while_the_gradien
     assert rho["guided_backprop"][1]["low"] > 0.97
     for name in ("gradient", "smooth_grad", "integrated_gradients", "grad_cam", "guided_grad_cam"):
         assert rho[name][1]["high"] < 0.75, name
+
+
+def test_the_title_says_how_much_guided_backprop_and_the_next_keep_without_the_upper_third():
+    n = numbers("fig_sanity_cascade")
+    rho = {name: curve[3]["mean"] for name, curve in curves("top-down", "spearman").items()}
+    lost = [len(stages) for stages in n["top-down"]["lost"]]
+    others = max(rho[name] for name in METHODS_SHOWN if name != "guided_backprop")
+    assert n["title"] == figure.message(n["top-down"])
+    assert n["title"] == (
+        f"Guided Backpropagation depends least on the upper stages: with {lost[3]} of {lost[-1]} randomised it keeps a "
+        f"rank correlation of {rho['guided_backprop']:.2f}, the other methods at most {others:.2f}"
+    )
+    assert lost[3] <= lost[-1] / 3 < lost[4]
+    assert rho["guided_backprop"] > 0.9
+    assert others < 0.6
+
+
+def test_panels_are_in_the_order_of_what_is_left():
+    n = numbers("fig_sanity_cascade")["top-down"]
+    left = [n["rows"][name]["curves"]["spearman"][3]["mean"] for name in ranked(n, figure.upper(n))]
+    assert len(left) == len(METHODS_SHOWN)
+    assert left == sorted(left, reverse=True)
+
+
+def test_what_was_not_run_from_the_image_up_is_empty():
+    n = numbers("fig_sanity_cascade")["bottom-up"]
+    rows = table(n, ["gradient", "smooth_grad"], "spearman")
+    assert [len(row) for row in rows.values()] == [len(n["labels"])] * 2  # without the first, with another photograph
+    assert rows["SmoothGrad"] == [None] * len(n["labels"])
+    assert rows["Gradient"][-1] == n["rows"]["gradient"]["null"]["spearman"]
 
 
 def test_guided_backprop_still_keeps_most_when_half_of_the_stages_are_gone_and_nothing_in_the_end():
