@@ -210,7 +210,7 @@ def caption(run: _run.Run, note: str) -> str:
         f"Photographs: {', '.join(run.numbers['photographs'])}; each is explained in every mosaic for its own top "
         f"class (its logit), seed {run.args.seed}. Top: the first mosaic. Left: {n} arrangements x {N * N} "
         f"photographs, so {n * N * N} numbers that depend on each other; quartiles and median, whiskers to "
-        " 1.5 times the box. Grey: maps that do not use the network. Right: medians read by eye from a figure of "
+        "1.5 times the box. Grey: maps that do not use the network. Right: medians read by eye from a figure of "
         "the B-cos repository, for other networks and 3 x 3 mosaics; Grad-CAM for B-cos "
         "DenseNet-121, ResNet-34, VGG-11 and Inception." + _run.refusals(run)
     )
