@@ -12,9 +12,10 @@ are of 3 x 3 mosaics and of B-cos networks. Compare each median with its own cha
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
+from _dots import title
 from methods import METHODS, _display, _images
 from methods._torch import Attribution, Target
 from sanity_checks._controls import CONTROLS
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             of = CONTROLS[name][1](run.args.seed) if name in NULLS else _run.bind(run, name, loaded.model, x)
             kept: list[Tensor] = []
             shares[name] = [share(run, loaded.model, x, target, keeping(of, kept, run), order) for order in orders]
-            maps[name] = kept[0].sum(dim=1).cpu()  # of the first arrangement, photograph by photograph
+            maps[name] = kept[0].cpu()  # of the first arrangement, photograph by photograph
     if not any(name in shares for name in names):
         sys.exit(f"{run.script}: no method applies: {'; '.join(run.refused.values())}")
 
@@ -93,8 +95,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
         "published": PUBLISHED,
     }
-    pictures = grid(rows, {name: a for name, a in maps.items() if name not in NULLS}, orders[0])
-    _run.save(run, [pictures, boxes(run, caption(run, loaded.note))], caption(run, loaded.note))
+    shown = {name: a for name, a in maps.items() if name not in NULLS}
+    pictures = grid(rows, shown, orders[0], headline(run.numbers["share"]))
+    text = caption(run, loaded.note)
+    _run.save(run, [pictures, boxes(run, text)], text)
 
 
 def arrangements(cells: int) -> list[tuple[int, ...]]:
@@ -128,8 +132,16 @@ def share(
     return found.values[k.argsort()].cpu().numpy()
 
 
-def grid(rows: Sequence[_run.Subject], maps: dict[str, Tensor], order: tuple[int, ...]) -> Figure:
-    """The mosaic, and the maps for the class of each cell; a box marks the cell."""
+def headline(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The title; the finding where the medians support it."""
+    others = [s["median"] for name, s in found.items() if name != "grad_cam"]
+    if "grad_cam" in found and max(others) < 0.5 < found["grad_cam"]["median"]:
+        return "Grad-CAM puts most of its positive map on the correct photograph; the others less than half (medians)"
+    return "How much of a map lies on the photograph of its class"
+
+
+def grid(rows: Sequence[_run.Subject], maps: dict[str, Tensor], order: tuple[int, ...], head: str) -> Figure:
+    """The mosaic, and the maps (B K h w) for the class of each cell; a box marks the cell."""
     cells = [rows[i].photo.rgb for i in order]
     rgb = np.concatenate([np.concatenate(cells[k : k + N], axis=1) for k in range(0, N * N, N)])
     header = ["Mosaic", *(METHODS[name].title for name in maps)]
@@ -138,13 +150,14 @@ def grid(rows: Sequence[_run.Subject], maps: dict[str, Tensor], order: tuple[int
         [
             [
                 _display.Panel(rgb),
-                *(_display.Panel(rgb, a[i], "layer" in METHODS[name].params) for name, a in maps.items()),
+                *(_display.Panel(rgb, a[i].sum(dim=0), overlay=a.shape[1] == 1) for a in maps.values()),
             ]
             for i in range(N * N)
         ],
         [rows[i].target_name for i in order],
     )
-    figure = _display.grid([block], f"The class at the left is explained; a box marks its photograph. {_display.SCALE}")
+    text = f"The class at the left is explained; a box marks its photograph. {_display.SCALE}"
+    figure = _display.grid([block], text, title=head)
     for k, ax in enumerate(figure.axes[: N * N * len(header)]):
         row, column = divmod(k // len(header), N)
         box = Rectangle((column / N, 1 - (row + 1) / N), 1 / N, 1 / N, transform=ax.transAxes, fill=False)
@@ -154,46 +167,50 @@ def grid(rows: Sequence[_run.Subject], maps: dict[str, Tensor], order: tuple[int
 
 
 def boxes(run: _run.Run, text: str) -> Figure:
-    """Box plot of the shares, and the published medians."""
+    """Box plots of the shares, a line for each map, and the published medians."""
     found = run.numbers["share"]
-    titles = [CONTROLS[k][0] if k in NULLS else METHODS[k].title for k in found]
+    names = list(found)
     with _display.style():
-        figure, axes = _plot.chart(1, 2, text, height=2.0, width_ratios=[3.6, 1])
+        figure, axes = _plot.chart(1, 2, text, height=2.3, width_ratios=[2.2, 1], sharey=True)
         left, right = axes[0]
-        drawn = left.boxplot([found[k]["placed"].ravel() for k in found], widths=0.6, patch_artist=True)
-        for name, box, median in zip(found, drawn["boxes"], drawn["medians"], strict=True):
-            box.set(facecolor=_plot.CONTROL if name in NULLS else _plot.LINES[5], linewidth=0.6)
-            median.set(color="black")
-        for part in (*drawn["whiskers"], *drawn["caps"]):
-            part.set_linewidth(0.6)
-        for flier in drawn["fliers"]:
-            flier.set(markersize=2)
-        left.set_xticks(range(1, len(titles) + 1), [broken(t) for t in titles])
-        left.set(ylabel="share of positive map in own cell", ylim=(0, 1))
-        left.set_title("2 x 2; dashed: chance, 1/4")
-        left.axhline(1 / N**2, color="black", linewidth=0.8, linestyle="--")
-        for k, values in enumerate(PUBLISHED.values()):
-            right.scatter([k] * len(values), values, marker="D", s=12, color=_plot.LINES[1], clip_on=False)
-        right.axhline(1 / 9, color="black", linewidth=0.8, linestyle="--")
-        right.set_xticks(range(len(PUBLISHED)), [broken(METHODS[k].title) for k in PUBLISHED])
-        right.set(ylim=(0, 1), xlim=(-0.6, len(PUBLISHED) - 0.4))
-        right.set_title("published, 3 x 3; chance, 1/9")
+        values = [found[k]["placed"].ravel() for k in found]
+        line = {"linewidth": 0.6}
+        drawn = left.boxplot(
+            values,
+            positions=range(len(names)),
+            orientation="horizontal",
+            widths=0.6,
+            patch_artist=True,
+            medianprops={"color": "black"},
+            whiskerprops=line,
+            capprops=line,
+            flierprops={"markersize": 2},
+        )
+        for name, box in zip(names, drawn["boxes"], strict=True):
+            box.set(facecolor=_plot.CONTROL if name in NULLS else _plot.LINES[5], **line)
+        for name, published in PUBLISHED.items():
+            if name in found:
+                right.plot(published, [names.index(name)] * len(published), "D", ms=3.5, color=_plot.LINES[1])
+        for ax, chance, what in (
+            (left, 1 / N**2, f"{N} x {N}; dashed: chance, 1/{N**2}"),
+            (right, 1 / 9, "published, 3 x 3; chance, 1/9"),
+        ):
+            ax.axvline(chance, color="black", linewidth=0.8, linestyle="--", zorder=0)
+            ax.set(xlim=(0, 1), xticks=(0, 0.5, 1), xlabel="share of positive map in own cell", title=what)
+        left.set_yticks(range(len(names)), [title(k) for k in names])
+        left.set_ylim(len(names) - 0.4, -0.6)
     return figure
-
-
-def broken(title: str) -> str:
-    """One word a line."""
-    return title.replace(" ", "\n").replace("-", "-\n", 1)
 
 
 def caption(run: _run.Run, note: str) -> str:
     """What the figure contains and how to read it."""
     n = run.numbers["arrangements"]
     return (
-        f"{note}. Photographs: {', '.join(run.numbers['photographs'])}; each is explained in every mosaic for its own "
-        f"top class (its logit), seed {run.args.seed}. Top: the first mosaic. Boxes at the left: {n} arrangements x "
-        f"{N * N} photographs, so {n * N * N} numbers that depend on each other; quartiles and median, whiskers "
-        "to 1.5 times the box. Grey: maps that do not use the network. Right: medians read by eye from a figure of "
+        f"After the localisation metric of Rao et al. (2022), for another network and other photographs. {note}. "
+        f"Photographs: {', '.join(run.numbers['photographs'])}; each is explained in every mosaic for its own top "
+        f"class (its logit), seed {run.args.seed}. Top: the first mosaic. Left: {n} arrangements x {N * N} "
+        f"photographs, so {n * N * N} numbers that depend on each other; quartiles and median, whiskers to "
+        "1.5 times the box. Grey: maps that do not use the network. Right: medians read by eye from a figure of "
         "the B-cos repository, for other networks and 3 x 3 mosaics; Grad-CAM for B-cos "
         "DenseNet-121, ResNet-34, VGG-11 and Inception." + _run.refusals(run)
     )

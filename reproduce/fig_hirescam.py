@@ -3,8 +3,8 @@
 Draelos, Carin. Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks. 2020.
 arXiv:2011.08891, form of its counterexample.
 
-The reader should see: the network has one linear layer after two feature maps. Grad-CAM marks a place that lowers the
-score as strongly as a place that raises it, and it misses evidence for the class where the mean gradient is 0. HiResCAM
+The reader should see: the network has one linear layer after two feature maps. Grad-CAM marks a cell that lowers the
+score as strongly as a cell that raises it, and it misses evidence for the class where the mean weight is 0. HiResCAM
 is, cell by cell, the loss of score without the cell. In a real network both agree after the last layer. Before it,
 HiResCAM is closer to the effect of removing a place.
 
@@ -27,6 +27,7 @@ from torch.nn import functional as F
 import _plot
 import _run  # puts the repository on the path
 from _dots import controls, dots, title
+from _hirescam import Example, draw_example, picture
 from methods import _display, _images, _models
 from methods._edits import edited_scores
 from methods._layers import default_layer, finer_layers
@@ -43,37 +44,6 @@ SIDE = 14  # at most so many places on a side; they are removed one by one
 CHUNK = 49  # edited copies of one photograph at a time
 
 
-class Example(nn.Module):
-    """Two feature maps, one of red and one of blue, and a linear layer with a weight for each of their cells."""
-
-    num_features = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        conv = nn.Conv2d(3, 2, 1, bias=False)
-        self.features = nn.Sequential(conv, nn.ReLU())
-        self.head = nn.Linear(2 * 36, 1, bias=False)
-        weight = torch.zeros(2, 6, 6)
-        weight[0, :, :3], weight[0, :, 3:] = 3, -1  # red is for the class at the left, against it at the right
-        weight[1, :3], weight[1, 3:] = 2, -2  # blue is for it at the top, against it at the bottom: the mean is 0
-        with torch.no_grad():
-            conv.weight[:] = torch.tensor([[1.0, 0, 0], [0, 0, 1]])[..., None, None]
-            self.head.weight[:] = weight.flatten()
-
-    def forward(self, x: Float[Tensor, "B 3 6 6"]) -> Float[Tensor, "B 1"]:
-        """The score of the only class."""
-        return self.head(self.features(x).flatten(1))
-
-
-def picture() -> Float[Tensor, "1 3 6 6"]:
-    """A red square at the left and at the right, a blue square at the top and half of one at the bottom, on black."""
-    x = torch.zeros(1, 3, 6, 6)
-    for left in (0, 4):
-        x[0, 0, 2:4, left : left + 2] = 1
-    x[0, 2, :2, 2:4] = x[0, 2, 5:, 2:4] = 1
-    return x
-
-
 def main() -> None:
     """Draw figures/fig_hirescam.png."""
     run = _run.start(__file__, __doc__, photos="rocket,coffee", quick_photos="coffee")
@@ -81,7 +51,7 @@ def main() -> None:
     layers = chosen(loaded)[: 2 if run.args.quick else 3]
     run.bar.reset(total=1 + len(METHODS) * (len(layers) - 1) + len(layers))
 
-    header, panels, exact = example(run)
+    run.numbers["example"] = example(run)
     run.bar.update()
     rows = _run.subjects(run, loaded)
     shown = {r.photo.name for r in rows}
@@ -92,38 +62,40 @@ def main() -> None:
     x = _images.tensor(photos, loaded)
     classes = [*(r.target for r in rows), *(c for c, *_ in _models.predict(loaded, x)[len(rows) :])]
     target = torch.tensor(classes, device=x.device)
-    names, columns, found = ["Photograph"], [_run.photographs(rows)], {}
+    names, columns, titles, found = ["Photograph"], [_run.photographs(rows)], {}, {}
     for layer in layers:
         run.bar.set_postfix_str(layer)
         effect = without(loaded.model, x, target, layer)  # B 1 h w
         found[layer] = agreement(run, loaded.model, x, target, layer, effect)
         if layer != layers[0]:  # at layers[0] the maps agree
+            titles[len(names)] = f"At {layer}"
             columns += [_run.explain(run, loaded, name, rows, layer=layer) for name in METHODS]
             columns.append([_display.Panel(r.photo.rgb, a[0].cpu(), True) for r, a in zip(rows, effect, strict=False)])
-            names += [f"{layer}\n{word}" for word in ("Grad-CAM", "HiResCAM", "loss of score without the place")]
+            names += ["Grad-CAM", "HiResCAM", "Score lost"]
         run.bar.update()
-    run.numbers |= {"example": exact, "photographs": [p.name for p in photos], "layers": found}
-    blocks = [
-        _display.Block(header, [panels], title="The example"),
-        _display.Block(names, list(zip(*columns, strict=True)), title="Photographs, at layers before the last"),
-    ]
-
+    run.numbers |= {"photographs": [p.name for p in photos], "layers": found}
     above = (
-        "Top: red and blue squares on black. A1 is the red channel, A2 is the blue channel. The score is the sum of "
-        f"both, each cell times its weight (ds/dA). Grad-CAM takes the mean weight of a map, {exact['alpha'][0]:g} and "
-        f"{exact['alpha'][1]:g}. Bottom: {loaded.note}, the top class of each photograph (named below it). Loss of "
-        "score: how much the logit falls when all channels are 0 at a place (a position of the layer, or a square of "
-        f"positions: {SIDE} x {SIDE} places at most). {_display.SCALE} Over photographs, maps are resized bilinearly."
+        f"{loaded.note}; the top class of each photograph is named below it. Score lost: how much the logit falls when "
+        "all channels are 0 at a place (a position of the layer, or a square of positions: "
+        f"{SIDE} x {SIDE} places at most). {_display.SCALE} Maps are resized bilinearly."
         + _run.refusals(run, "cell left empty")
     )
     below = (
-        f"Rank correlation of each map with this loss, over the places of {len(layers)} layers; the last layer is at "
-        f"the left. Mean over {len(photos)} photographs ({', '.join(p.name for p in photos)}) with its 95 % bootstrap "
-        "interval; one dot per photograph. Grad-CAM is shown as published (negative values set to 0) and before this "
-        f"ReLU. Grey: controls that do not use the network, seed {run.args.seed}."
+        f"Rank correlation of each map with the score lost, over the places of {len(layers)} layers; the last layer is "
+        f"at the left. Mean over {len(photos)} photographs ({', '.join(p.name for p in photos)}) with its 95 % "
+        "bootstrap interval; one dot per photograph. Grad-CAM is shown as published (negative values set to 0) and "
+        f"before this ReLU. Grey: controls that do not use the network, seed {run.args.seed}. Example at the top: one "
+        "linear layer adds up weight times map over the cells of a red and a blue map. It has the form of the "
+        "counterexample of Draelos and Carin (2020), whose networks classify CT volumes; the photographs are new."
     )
-    pictures = _display.grid(blocks, above, _run.banner(run))
-    _run.save(run, [pictures, draw(found, below)], f"{above}\n{below}")
+    maps = _display.grid(
+        [_display.Block(names, list(zip(*columns, strict=True)), title=titles)], above, _run.banner(run)
+    )
+    closer = all(found[k]["hires_cam"]["mean"] > found[k]["grad_cam"]["mean"] for k in layers[1:])
+    title = f"HiResCAM is {'' if closer else 'not '}closer than Grad-CAM to what the score loses without a place"
+    toy = draw_example(run.numbers["example"], title)
+    toy.set_dpi(maps.dpi)  # the first decides for all
+    _run.save(run, [toy, maps, draw(found, below)], f"{above}\n{below}")
 
 
 def chosen(loaded: _models.Loaded) -> list[str]:
@@ -132,23 +104,22 @@ def chosen(loaded: _models.Loaded) -> list[str]:
     return [last, *finer_layers(loaded.model, last)[:-3:-1]]
 
 
-def example(run: _run.Run) -> tuple[list[str], list[_display.Panel], dict[str, Any]]:
-    """The counterexample: its panels, and its numbers."""
+def example(run: _run.Run) -> dict[str, Any]:
+    """The numbers of the counterexample."""
     model, x, target = Example().eval(), picture(), torch.zeros(1, dtype=torch.long)
     maps = {name: _run.bind(run, name, model, x, layer="features")(model, x, target)[0, 0] for name in METHODS}
-    effect = without(model, x, target, "features")[0, 0]
     with torch.no_grad():
-        score, maps_ = activation(model, x, "features")
-    g = model.head.weight.detach().unflatten(1, (2, 6, 6))[0]
-    rgb = (x[0].permute(1, 2, 0) * 255).byte().numpy()
-    panels = [_display.Panel(rgb, below=f"score {score.item():g}")]
-    panels += [_display.Panel(rgb, maps_[0, k], below="feature map") for k in range(2)]
-    panels += [_display.Panel(rgb, g[k], below=f"mean {g[k].mean():g}") for k in range(2)]
-    panels += [_display.Panel(rgb, a, below=f"sum {a.sum():g}") for a in (*maps.values(), effect)]
-    header = ["Picture", "A1: red", "A2: blue", "ds/dA1", "ds/dA2", "Grad-CAM", "HiResCAM", "Loss without the cell"]
-    numbers = {"score": score.item(), "alpha": g.mean(dim=(1, 2)).tolist(), "effect": effect.tolist()}
-    numbers |= {"maps": {k: a.tolist() for k, a in maps.items()}, "sum": {k: float(a.sum()) for k, a in maps.items()}}
-    return header, panels, numbers
+        score = model(x).item()
+    weights = model.head.weight.detach().unflatten(1, (2, 3, 3))[0]
+    return {
+        "picture": x[0].tolist(),
+        "score": score,
+        "weights": weights.tolist(),
+        "alpha": weights.mean(dim=(1, 2)).tolist(),
+        "effect": without(model, x, target, "features")[0, 0].tolist(),
+        "maps": {k: a.tolist() for k, a in maps.items()},
+        "sum": {k: float(a.sum()) for k, a in maps.items()},
+    }
 
 
 def without(
@@ -208,7 +179,7 @@ def draw(found: dict[str, dict[str, Any]], caption: str) -> Figure:
     """One axes per layer, deepest first, with a line for each map."""
     names = {BEFORE: "Grad-CAM before its ReLU"}
     with _display.style():
-        figure, axes = _plot.chart(1, len(found), caption, height=1.3, sharey=True)
+        figure, axes = _plot.chart(1, len(found), caption, height=1.4, sharey=True)
         for ax, (layer, rows) in zip(axes[0], found.items(), strict=True):
             for i, row in enumerate(rows.values()):
                 ax.plot(row["values"], np.full(len(row["values"]), i), ".", color="#bbbbbb", ms=3, zorder=0)
@@ -216,7 +187,7 @@ def draw(found: dict[str, dict[str, Any]], caption: str) -> Figure:
             ax.axvline(0, color="black", lw=0.5, zorder=0)
             ax.set_xlim(-1.05, 1.05)
             ax.set_title(layer)
-        axes[0, len(found) // 2].set_xlabel("rank correlation with the loss of score without each place")
+        axes[0, len(found) // 2].set_xlabel("rank correlation with the score lost without each place")
     return figure
 
 

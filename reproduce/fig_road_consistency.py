@@ -15,33 +15,44 @@ at each share of removed pixels, then averaged. Their sign is such that 1 is agr
 good).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor, nn
 
 import _plot
 import _run  # puts the repository on the path
+from _dots import dots
+from _road import FILLS, PERCENTAGES, consistency, fixed_value
 from methods import _display
 from sanity_checks import _ground_truth, _nets
 from sanity_checks._controls import CONTROLS
 from sanity_checks._statistics import interval
-from sanity_checks._torch import explain, path, pixels, probability
-from sanity_checks.road import random_ties
+from sanity_checks._torch import explain
 
-PERCENTAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
 BASES = {"integrated_gradients": ("IG", {"steps": 16}), "guided_backprop": ("GB", {})}
 NOISY = {"smooth_grad": "SG", "smooth_grad_squared": "SG-SQ", "var_grad": "Var"}
 MORE = {"gradient": "gradient", "input_x_gradient": "input x grad", "grad_cam": "Grad-CAM", "layer_cam": "LayerCAM"}
 NULLS = ("white_noise", "smooth_noise", "sobel_edges", "input_magnitude")
 SAMPLES = 10
 RESAMPLES = 1000
-FILLS = {"fixed": "fixed value (mean)", "linear": "noisy linear imputation"}
+LOOK = {
+    "fixed": {"colour": _plot.LINES[1], "marker": "s", "label": "fixed value", "shift": -0.15},
+    "linear": {"colour": _plot.LINES[0], "marker": "o", "label": "noisy linear", "shift": 0.15},
+}
+PAIRS = {"MoRF, LeRF": "MoRF with LeRF", "MoRF, truth": "MoRF with truth", "LeRF, truth": "LeRF with truth"}
+GROUPS = {  # four rows each, in the order of the numbers
+    "IG, 4 ways": {"color": _plot.LINES[0], "linestyle": "-"},
+    "GB, 4 ways": {"color": _plot.LINES[1], "linestyle": "--"},
+    "4 other methods": {"color": "black", "linestyle": "-.", "linewidth": 0.8},
+    "4 controls": {"color": _plot.CONTROL, "linestyle": ":"},
+}
 PUBLISHED = {
     "fixed": 0.01,
     "linear": 0.53,
@@ -109,115 +120,74 @@ def methods(run: _run.Run, model: nn.Module, x: Tensor) -> dict[str, Any]:
     return found | {label: _run.bind(run, name, model, x) for name, label in MORE.items()}
 
 
-@torch.no_grad()
-def fixed_value(model: nn.Module, x: Tensor, y: Tensor, maps: Tensor, seed: int) -> dict[str, Float[np.ndarray, "n p"]]:
-    """Probability and accuracy as in the check `road`, for the same pixels, but filled with the mean colour, 0."""
-    a = pixels(maps, x)
-    r = torch.rand(a[0].numel(), generator=torch.Generator().manual_seed(seed)).view_as(a[0]).to(a).expand_as(a)
-    counts = torch.tensor([int(a[0].numel() * p) for p in PERCENTAGES])
-    found = {}
-    for name, rank in (("morf", random_ties(a, r)), ("lerf", random_ties(-a, r))):
-        for end, score in (("", probability(y)), ("_accuracy", correct(y))):
-            found[name + end] = path(model, x, torch.zeros_like(x), rank, counts, score, 200).T.cpu().double().numpy()
-    return found
-
-
-def correct(y: Tensor) -> Callable[[Tensor], Tensor]:
-    """A score of logits: 1 where the top class is y."""
-    return lambda logits: (logits.argmax(dim=1) == y).to(logits.dtype)
-
-
-def consistency(
-    curves: Sequence[dict[str, tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "n p"]]]],
-    truth: Float[np.ndarray, "m n"],
-    order: np.ndarray,
-) -> dict[str, Any]:
-    """Rank correlations of methods, averaged over the shares removed, with 95 % bootstrap intervals over images.
-
-    Args:
-        curves: for each method: fill -> (MoRF, LeRF), of each image at each share.
-        truth: of each method and image, high is good.
-        order: draws of images, one row per resample.
-    """
-    draws = [np.arange(order.shape[1]), *order]  # the first is the sample itself
-    found: dict[str, list[float]] = {}
-    for draw in draws:
-        true = truth[:, draw].mean(axis=1)  # m
-        for f in FILLS:
-            morf, lerf = (np.stack([c[f][k][draw].mean(axis=0) for c in curves]) for k in (0, 1))  # m p
-            for name, a, b in (
-                (f"{f}: MoRF, LeRF", -morf, lerf),
-                (f"{f}: MoRF, truth", -morf, true),
-                (f"{f}: LeRF, truth", lerf, true),
-            ):
-                found.setdefault(name, []).append(spearman(a, b))
-        for k in ("MoRF, LeRF", "MoRF, truth", "LeRF, truth"):
-            found.setdefault(f"linear - fixed: {k}", []).append(found[f"linear: {k}"][-1] - found[f"fixed: {k}"][-1])
-    numbers: dict[str, Any] = {
-        k: {"mean": v[0], "low": np.percentile(v[1:], 2.5), "high": np.percentile(v[1:], 97.5)}
-        for k, v in found.items()
-    }
-    for f in FILLS:
-        morf, lerf = (np.stack([c[f][k].mean(axis=0) for c in curves]) for k in (0, 1))
-        taus = [float(np.asarray(stats.kendalltau(-a, b))[0]) for a, b in zip(morf.T, lerf.T, strict=True)]
-        numbers[f"{f}: MoRF, LeRF, Kendall"] = float(np.mean(taus))
-    return numbers
-
-
-def spearman(a: Float[np.ndarray, "m p"], b: np.ndarray) -> float:
-    """Spearman's correlation over the m methods, mean over p; b is m x p or m. Ties get their mean rank."""
-    a, b = (stats.rankdata(v.reshape(len(v), -1), axis=0) for v in (a, b))
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    norms = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return float(np.mean((a * b).sum(axis=0) / np.where(norms == 0, 1, norms)))
-
-
-def draw(run: _run.Run, sets: dict[str, list[str]]) -> Any:  # noqa: ANN401
-    """Curves of both orders for both fill values, then the correlations."""
-    names = sets["all"]
-    colours = {k: _plot.LINES[i % 4 if i < 8 else i - 4] for i, k in enumerate(names[:12])}
-    look = {k: (_plot.CONTROL, (":", (0, (1, 3)), "-.", "-")[i]) for i, k in enumerate(names[12:])}
-    look = {k: (colours[k], "--" if k.startswith("GB") else "-") for k in names[:12]} | look
+def draw(run: _run.Run, sets: dict[str, list[str]]) -> list[Figure]:
+    """Accuracies; the paper's methods in the order of MoRF and in that of LeRF; the correlations."""
+    better = run.numbers["consistency"]["paper"]["probability"]["linear - fixed: MoRF, LeRF"]["low"] > 0
+    title = (
+        "With noisy linear imputation, MoRF and LeRF agree more about which of the paper's methods are good"
+        if better
+        else "Rankings of methods by the removal orders MoRF and LeRF"
+    )
+    top = accuracies(run, sets["all"], title)
     with _display.style():
-        top, axes = _plot.chart(2, 2, "", height=1.5, sharex=True, sharey=True)
-        for row, (fill, title) in zip(axes, FILLS.items(), strict=True):
-            for ax, (key, what) in zip(
-                row, {"morf": "most relevant first (MoRF)", "lerf": "least relevant first (LeRF)"}.items(), strict=True
-            ):
-                for k in names:
-                    c = run.numbers["curves"][k][fill][f"{key}_accuracy"]
-                    colour, dashes = look[k]
-                    ax.plot([100 * p for p in PERCENTAGES], c, color=colour, linestyle=dashes, label=k)
-                ax.set_title(f"{title}: {what}")
-                ax.set(ylim=(0, 1))
-            row[0].set_ylabel("accuracy")
-        for ax in axes[1]:
-            ax.set_xlabel("pixels removed, %")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        top.legend(handles, labels, loc="outside right center", handlelength=3.0)
+        middle, axes = _plot.chart(1, 2, "", height=1.75)
+        for ax, fill in zip(axes[0], FILLS, strict=True):
+            ranks(ax, run, sets["paper"], fill)
 
-        bottom, axes = _plot.chart(1, 2, caption(run), height=1.7, sharey=True)
-        pairs = ("MoRF, LeRF", "MoRF, truth", "LeRF, truth")
+        bottom, axes = _plot.chart(1, 2, caption(run), height=1.25, sharey=True, sharex=True)
         for ax, (which, members) in zip(axes[0], sets.items(), strict=True):
             found = run.numbers["consistency"][which]["probability"]
-            for j, fill in enumerate(FILLS):
-                v = [found[f"{fill}: {p}"] for p in pairs]
-                mean, low, high = (np.array([u[key] for u in v]) for key in ("mean", "low", "high"))
-                at = np.arange(len(pairs)) + 0.36 * (j - 0.5)
-                ax.bar(at, mean, 0.34, color=_plot.LINES[j], label=FILLS[fill])
-                error = [(mean - low).clip(0), (high - mean).clip(0)]
-                ax.errorbar(at, mean, error, fmt="none", ecolor="black", elinewidth=0.6)
-            if which == "paper":
-                ax.scatter([-0.18, 0.18], PUBLISHED.values(), marker="D", s=10, color="black", zorder=3)
-            ax.axhline(0, color="black", linewidth=0.4)
-            ax.set_xticks(range(len(pairs)), ["MoRF with LeRF", "MoRF with truth", "LeRF with truth"])
-            ax.set_title(
-                "the paper's eight methods" if which == "paper" else f"all {len(members)}, controls too", pad=14
-            )
-            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=2)
-            ax.set_ylim(top=1.05)
-        axes[0, 0].set_ylabel("Spearman between rankings")
-    return [top, bottom]
+            for fill, look in LOOK.items():
+                dots(ax, {pair: found[f"{fill}: {pair}"] for pair in PAIRS}, names=PAIRS, **look)
+            ax.axvline(0, color="black", linewidth=0.5, zorder=0)
+            ax.set(xlim=(-0.6, 1), xlabel="Spearman's correlation of two rankings")
+            ax.set_title("the paper's eight methods" if which == "paper" else f"all {len(members)}, controls too")
+        for fill, value in PUBLISHED.items():
+            axes[0, 0].plot(value, LOOK[fill]["shift"], "D", color="black", ms=6, fillstyle="none", mew=0.7)
+        axes[0, 1].legend(loc="lower left", handlelength=1, borderpad=0)
+    return [top, middle, bottom]
+
+
+def accuracies(run: _run.Run, names: Sequence[str], title: str) -> Figure:
+    """A panel for each fill and order; the methods in four groups, each with a look of its own."""
+    orders = {"morf": "MoRF: most relevant first", "lerf": "LeRF: least relevant first"}
+    with _display.style():
+        figure, axes = _plot.chart(1, 4, "", height=1.95, title=title, sharex=True, sharey=True)
+        panels = [(fill, key) for fill in FILLS for key in orders]
+        for ax, (fill, key) in zip(axes[0], panels, strict=True):
+            for i, k in enumerate(names):
+                group = i // 4
+                y = run.numbers["curves"][k][fill][f"{key}_accuracy"]
+                label = list(GROUPS)[group] if i % 4 == 0 else None
+                ax.plot([100 * p for p in PERCENTAGES], y, label=label, **list(GROUPS.values())[group])
+            ax.set_title(f"{FILLS[fill]}\n{orders[key]}", pad=17)
+            ax.set(ylim=(0, 1.02), xticks=(10, 50, 90), xlabel="pixels removed, %")
+        axes[0, 0].set_ylabel("accuracy")
+        across = axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0.3, 0.98), ncols=len(GROUPS))
+        across.set_in_layout(False)  # it is wider than its axes
+    return figure
+
+
+def ranks(ax: Any, run: _run.Run, names: Sequence[str], fill: str) -> None:  # noqa: ANN401
+    """A line for each method from its place by MoRF to its place by LeRF; 1 is the best."""
+    places = [place(np.stack([run.numbers["curves"][k][fill][o] for k in names]), o) for o in ("morf", "lerf")]
+    for k, left, right in zip(names, *places, strict=True):
+        look = GROUPS["IG, 4 ways" if k.startswith("IG") else "GB, 4 ways"]
+        ax.plot([0, 1], [left, right], marker="o", markersize=3, **look)
+        ax.text(-0.04, left, k, ha="right", va="center")
+        ax.text(1.04, right, k, ha="left", va="center")
+    mean = run.numbers["consistency"]["paper"]["probability"][f"{fill}: MoRF, LeRF"]["mean"]
+    ax.set_title(f"{FILLS[fill]}: mean correlation {mean:.2f}")
+    ax.set(xlim=(-0.45, 1.45), ylim=(len(names) + 0.5, 0.5), yticks=(1, len(names)))
+    ax.set_xticks([0, 1], ["order by MoRF", "order by LeRF"])
+    ax.set_yticklabels(["best", "worst"])
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.tick_params(length=0)
+
+
+def place(curves: Float[np.ndarray, "m p"], order: str) -> Float[np.ndarray, " m"]:
+    """Places of the methods by their mean rank over the shares; MoRF: low is good, LeRF: high is good."""
+    return stats.rankdata(stats.rankdata(curves if order == "morf" else -curves, axis=0).mean(axis=1), method="ordinal")
 
 
 def caption(run: _run.Run) -> str:
@@ -228,13 +198,15 @@ def caption(run: _run.Run) -> str:
         return f"{found[key]['mean']:.2f} [{found[key]['low']:.2f}, {found[key]['high']:.2f}]"
 
     return (
-        f"Network: {_nets.NETS['digit_cnn'].title}; {run.numbers['n']} test images, seed {run.args.seed}. "
-        "Top: accuracy when a share of the pixels is removed. Grey: maps that do not use the network. Bottom: "
-        "Spearman's correlation between two rankings of the methods. The rankings are by the mean probability of the "
-        "digit at one removed share; the correlation is averaged over the seven shares; 95 % bootstrap intervals over "
-        "images. Truth: the ranking by the share of the positive map inside the digit. Diamonds: the authors' notebook "
-        "(another network, CIFAR-10; absolute values). MoRF with LeRF, "
-        f"the paper's eight: linear {shown('linear: MoRF, LeRF')}, fixed {shown('fixed: MoRF, LeRF')}, "
+        "After Fig. 1 and the rank correlations of the ROAD paper (Rong et al. 2022), without retraining. Network: "
+        f"{_nets.NETS['digit_cnn'].title} instead of CIFAR-10; {run.numbers['n']} test images, seed {run.args.seed}. "
+        "MoRF, LeRF: most, least relevant pixels removed first. Top: the other methods are gradient, "
+        "Gradient x Input, Grad-CAM and LayerCAM; controls are maps that do not use the network. "
+        "Middle: the paper's eight methods, ordered by the mean probability of the digit (mean rank over seven removed "
+        "shares; MoRF: low is good). Bottom: correlation of two rankings at one share, averaged over the shares, with "
+        "95 % bootstrap intervals over images. Truth: ranking by the share of the positive map inside the digit. "
+        "Diamonds: the authors' notebook (CIFAR-10; absolute values). MoRF with LeRF, the paper's eight: linear "
+        f"{shown('linear: MoRF, LeRF')}, fixed {shown('fixed: MoRF, LeRF')}, "
         f"difference {shown('linear - fixed: MoRF, LeRF')}. Two orders can agree without agreeing with the truth. "
         "IG: integrated gradients (16 steps); GB: guided backprop; SG, SG-SQ, Var: mean, mean square and variance over "
         f"{SAMPLES} noisy copies."

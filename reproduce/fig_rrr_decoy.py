@@ -13,24 +13,29 @@ all log-probabilities, so that it is the map that one would look at. The penalty
 """
 
 import argparse
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 import _plot
 import _run  # puts the repository on the path
+from _dots import dots
 from _rrr import CORNERS, FEW, MORE, NETWORKS, SIDE, SWATCH, WEIGHT, Decoys, accuracy, decoys, on_swatch, train
 from methods import METHODS, _display
 
 METHODS_SHOWN = ("gradient", "grad_cam", "hires_cam", "integrated_gradients")
-SHOWN = 3  # test digits in the picture
+SHOWN = 13  # test digit in the picture: at seed 0 the first on whose swatch the CNN's Grad-CAM lies without a penalty
+SHADES: dict[str, dict[str, Any]] = {  # of the swatch: look
+    "label": {"colour": _plot.LINES[0], "marker": "o", "fillstyle": "none", "label": "swatch tells the digit"},
+    "random": {"colour": _plot.LINES[1], "marker": "o", "label": "random shade"},
+}
+MARKERS = "o^sDvP<>"  # of methods
 
 
 def differentiable(name: str) -> str:
@@ -63,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.bar.unit = "step"
     run.bar.reset(total=sum(epochs * steps * (2 + len(names)) for _, epochs, _ in networks.values()))
 
-    panels: dict[str, list[list[Any]]] = {}
+    maps: dict[str, dict[tuple[str, str], Tensor]] = {}  # network -> training, method -> map of the digit shown
     for network, (build, epochs, lr) in networks.items():
         found = run.numbers[network] = {}
-        maps = {}  # training, method -> maps of the digits shown
+        maps[network] = {}
         for training in ("none", *names, "random shade"):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(run.args.seed)
@@ -79,8 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             found[training] = {"accuracy": accuracy(model, tests)}
             for name in names:
                 a, found[training][name] = on_swatch(run, name, model, tests["random"])
-                maps[training, name] = a[:SHOWN]
-        panels[network] = rows_of_maps(tests["random"], maps, names)
+                maps[network][training, name] = a[SHOWN].sum(dim=0).cpu()
     run.numbers["settings"] = {
         "weight": WEIGHT,
         "in training": FEW,
@@ -90,80 +94,95 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     run.numbers["area"] = tests["random"].mask.float().mean()
 
-    titles = [METHODS[name].title for name in names]
-    header = ["Image", *(f"{t}\n{after}" for t in titles for after in ("no penalty", "penalty"))]
-    blocks = [_display.Block(header, rows, title=f"{k}: test digits, random shade") for k, rows in panels.items()]
-    pictures = _display.grid(
-        blocks,
-        f"Upper part: maps of the true digit without a penalty and with one on the same kind of map. The box is the "
-        f"swatch. {_display.SCALE} So a map of small numbers looks as strong as one of large numbers.",
-    )
-    outline(pictures, tests["random"].mask[:SHOWN].repeat(len(blocks), 1, 1), 1 + 2 * len(names))
-    _run.save(run, [pictures, bars(run, names)], caption(run, names))
+    rows = ["none", *names[:2]]
+    pictures = grid(tests["random"], maps, rows, headline(run, names))
+    _run.save(run, [pictures, charts(run, names)], caption(run, names))
 
 
-def rows_of_maps(data: Decoys, maps: dict[tuple[str, str], Tensor], names: Sequence[str]) -> list[list[_display.Panel]]:
-    """For each digit: the image, and each method's map without and with its penalty."""
-    rows = []
-    for i in range(SHOWN):
-        grey = (data.x[i, 0].detach().cpu().numpy() * 255).round().astype(np.uint8).repeat(8, 0).repeat(8, 1)
-        rgb = np.stack([grey] * 3, axis=2)
-        cells = [
-            _display.Panel(rgb, maps[training, name][i].sum(dim=0).cpu(), overlay="layer" in METHODS[name].params)
-            for name in names
-            for training in ("none", name)
+def headline(run: _run.Run, names: Sequence[str]) -> str:
+    """The title; a finding where the numbers of both networks support it."""
+    found = [run.numbers[k] for k in NETWORKS if k in run.numbers]
+    if "grad_cam" in names and all(
+        n["grad_cam"]["grad_cam"]["high"] < n["none"]["grad_cam"]["low"]
+        and n["grad_cam"]["accuracy"]["lost"]["low"] > 0
+        for n in found
+    ):
+        return "A penalty may only hide the decoy: Grad-CAM's map leaves the swatch, which the networks still use"
+    return "Networks with a penalty on their map inside a swatch that gives the label away"
+
+
+def grid(data: Decoys, maps: Mapping[str, Mapping[tuple[str, str], Tensor]], rows: Sequence[str], title: str) -> Figure:
+    """A row for each training, the maps of one test digit by all methods for each network; a box is at the swatch."""
+    grey = (data.x[SHOWN, 0].cpu().numpy() * 255).round().astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    rgb = np.stack([grey] * 3, axis=2)
+    names = list(dict.fromkeys(name for _, name in next(iter(maps.values()))))
+    cells = [
+        [
+            _display.Panel(rgb) if i == 0 else None,
+            *(
+                _display.Panel(rgb, of[training, m], "layer" in METHODS[m].params)
+                for of in maps.values()
+                for m in names
+            ),
         ]
-        rows.append([_display.Panel(rgb), *cells])
-    return rows
-
-
-def outline(figure: Figure, masks: Bool[Tensor, "rows 24 24"], columns: int) -> None:
-    """A box around the swatch in every panel; the panels are the figure's first axes, row by row."""
-    for k, ax in enumerate(figure.axes[: len(masks) * columns]):
-        row, column = (int(v) / SIDE for v in masks[k // columns].nonzero()[0])
-        side = SWATCH / SIDE
+        for i, training in enumerate(rows)
+    ]
+    block = _display.Block(
+        ["Image", *(METHODS[m].title for _ in maps for m in names)],
+        cells,
+        [label(training) for training in rows],
+        {1 + i * len(names): f"Maps of the {network}" for i, network in enumerate(maps)},
+    )
+    figure = _display.grid(
+        [block],
+        "Rows: how the network was trained. Columns: maps of the true class, for one test digit (at seed 0 the first "
+        "on whose swatch the CNN's Grad-CAM lies without a penalty). Box: the swatch, of a random shade. "
+        f"{_display.SCALE} So a map of small numbers looks as strong as one of large numbers.",
+        title=title,
+    )
+    row, column = (int(v) / SIDE for v in data.mask[SHOWN].nonzero()[0])
+    side = SWATCH / SIDE
+    for ax in figure.axes[: sum(panel is not None for line in cells for panel in line)]:
         box = Rectangle((column, 1 - row - side), side, side, transform=ax.transAxes, fill=False, clip_on=False)
         box.set(edgecolor=_plot.LINES[2], linewidth=0.8)
         ax.add_patch(box)
-
-
-def bars(run: _run.Run, names: Sequence[str]) -> Figure:
-    """Accuracies and mass on the swatch, one row of axes per network."""
-    networks = [k for k in NETWORKS if k in run.numbers]
-    trainings = ["none", *names, "random shade"]
-    ticks = [
-        "no\npenalty",
-        *(re.sub("(?<=[a-z])(?=CAM)|(?<=-)| ", "\n", METHODS[n].title) for n in names),
-        "random\nshades",
-    ]
-    with _display.style():
-        figure, axes = _plot.chart(len(networks), 2, caption(run, names), height=1.55, width_ratios=[1, 1.25])
-        for (left, right), network in zip(axes, networks, strict=True):
-            found = run.numbers[network]
-            kinds = {"label": "shade tells the label", "random": "random shade"}
-            for k, (shades, label) in enumerate(kinds.items()):
-                values = [found[t]["accuracy"][shades] for t in trainings]
-                _bars(left, values, k, len(kinds), _plot.LINES[k], label)
-            left.set(ylim=(0, 1), ylabel="accuracy on test digits")
-            for k, name in enumerate(names):
-                values = [found[t][name] for t in trainings]
-                _bars(right, values, k, len(names), _plot.LINES[2 + k], METHODS[name].title)
-            right.axhline(1, color=_plot.CONTROL, linewidth=0.8, linestyle="--")
-            right.set(ylabel="mass on swatch / area")
-            for ax, what in ((left, "accuracy"), (right, "where the maps lie, random shade")):
-                ax.set_title(f"{network}: {what}", pad=14)
-                ax.set_xticks(range(len(trainings)), ticks)
-                ax.legend(loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=4, handlelength=1.2, columnspacing=1.0)
     return figure
 
 
-def _bars(ax: Any, values: list[dict[str, float]], k: int, of: int, colour: str, label: str) -> None:  # noqa: ANN401
-    """The k-th of so many bars in each group, with intervals."""
-    width = 0.8 / of
-    mean, low, high = (np.array([v[key] for v in values]) for key in ("mean", "low", "high"))
-    at = np.arange(len(values)) + (k - (of - 1) / 2) * width
-    ax.bar(at, mean, width, color=colour, label=label)
-    ax.errorbar(at, mean, [mean - low, high - mean], fmt="none", ecolor="black", elinewidth=0.6)
+def label(training: str) -> str:
+    """A row's name."""
+    if training in METHODS:
+        return f"penalty on {METHODS[training].title}"
+    return {"none": "no penalty", "random shade": "no penalty, random shades"}[training]
+
+
+def charts(run: _run.Run, names: Sequence[str]) -> Figure:
+    """Accuracies and mass on the swatch for each training, a pair of axes per network."""
+    networks = [k for k in NETWORKS if k in run.numbers]
+    trainings = ["none", *names, "random shade"]
+    labels = {t: label(t) for t in trainings}
+    lowest = min(run.numbers[k][t]["accuracy"]["random"]["low"] for k in networks for t in trainings)
+    highest = max(run.numbers[k][t][m]["high"] for k in networks for t in trainings for m in names)
+    with _display.style():
+        figure, axes = _plot.chart(1, 2 * len(networks), caption(run, names), height=2.1, sharey=True)
+        for left, right, network in zip(axes[0, ::2], axes[0, 1::2], networks, strict=True):
+            found = run.numbers[network]
+            for shades, look in SHADES.items():
+                dots(left, {t: found[t]["accuracy"][shades] for t in trainings}, names=labels, **look)
+            left.set(xlabel="on test digits", xlim=(lowest - 0.02, 1.01))
+            left.set_title(f"{network}: accuracy", pad=30)
+            for name, marker in zip(names, cycle(MARKERS), strict=False):
+                look: dict[str, Any] = {"marker": marker, "colour": _plot.CONTROL, "fillstyle": "none"}
+                dots(right, {t: found[t][name] for t in trainings}, names=labels, label=METHODS[name].title, **look)
+                own = found[name][name]
+                right.plot(own["mean"], trainings.index(name), marker, color="black", markersize=5)
+            right.axvline(1, color=_plot.CONTROL, linewidth=0.8, linestyle="--", zorder=0)
+            right.set(xlabel="divided by its area", xlim=(-0.3, highest + 0.2))
+            right.set_title(f"{network}: mass on swatch", pad=30)
+        for ax, y in zip(axes[0, :2], (1.09, 0.98), strict=True):  # both begin at the left, one above the other
+            at = {"bbox_to_anchor": (-0.6, y), "bbox_transform": axes[0, 0].transAxes}
+            ax.legend(loc="lower left", ncols=len(MARKERS), handlelength=1, **at).set_in_layout(False)
+    return figure
 
 
 def caption(run: _run.Run, names: Sequence[str]) -> str:
@@ -183,16 +202,15 @@ def caption(run: _run.Run, names: Sequence[str]) -> str:
         if k in METHODS[m].params
     ]
     return (
-        f"Networks: {' and '.join(nets[k] for k in networks)}, trained here (seed {run.args.seed}) on "
-        f"{run.numbers['settings']['training images']} images whose swatch tells the digit, with no penalty or with "
-        f"{WEIGHT:g} x the squared map of the label inside the swatch; "
-        f"{'in training ' + ' and '.join(few) + '; ' if few else ''}at the right the reference, trained with random "
-        f"shades. One network each. Bars: means and 95 % bootstrap intervals over {n} test "
-        f"digits, each with the swatch in {corners} of 4 corners. Mass: share of |map| on the swatch, divided by the "
-        "swatch's share of the image, 0 for a map of zeros; dashed: spread evenly. Names below the bars: what the "
-        "penalty was on; colours at "
-        "the right: what was measured. A penalty that empties its own map but leaves accuracy at random shades low has "
-        f"taught the network to hide the swatch from that map, not to ignore it.{zeros}"
+        f"After the decoy figure of Ross et al. (2017). Networks: {' and '.join(nets[k] for k in networks)}, trained "
+        f"here (seed {run.args.seed}) on {run.numbers['settings']['training images']} images of digits whose swatch "
+        f"tells the digit, with no penalty or with {WEIGHT:g} x the squared map of the label inside the swatch"
+        f"{'; in training ' + ' and '.join(few) if few else ''}. Random shades: the reference, trained without the "
+        f"clue. One network each. Means and 95 % bootstrap intervals over {n} test digits, each with the swatch in "
+        f"{corners} of 4 corners. Mass: share of |map| on the swatch, divided by the swatch's share of the image, 0 "
+        "for a map of zeros; dashed: spread evenly; black: the map that the penalty was on. A penalty that empties its "
+        "own map but leaves the accuracy at random shades low has taught the network to hide the swatch from this map, "
+        f"not to ignore it.{zeros}"
     )
 
 

@@ -10,6 +10,7 @@ from figure_numbers import numbers
 def test_the_reader_sees_grad_cam_on_the_right_photograph():
     found = numbers("fig_grid_pointing")["share"]
     assert found["grad_cam"]["quartiles"][0] > 0.6
+    assert fig.headline(found).startswith("Grad-CAM puts most")
     for name in set(fig.ORDER) - {"grad_cam"}:
         assert found[name]["median"] < 0.5 < found["grad_cam"]["low"]
         assert found[name]["mean"] > 0.28

@@ -13,30 +13,24 @@ from nets import net
 TARGET = torch.zeros(1, dtype=torch.long)
 
 
-def squares(**value):
-    """The map that has a value in each of the four squares of the example, and 0 elsewhere."""
-    a = torch.zeros(6, 6)
-    a[2:4, :2], a[2:4, 4:] = value["left"], value["right"]
-    a[:2, 2:4], a[5:, 2:4] = value["above"], value["below"]
-    return a
-
-
 def test_the_example_by_hand():
     """One linear layer: what a cell adds to the score is its weight, and nothing else."""
     model, x = figure.Example().eval(), figure.picture()
-    exact = squares(left=3, right=-1, above=2, below=-2)
+    exact = torch.tensor([[0.0, 2, 0], [3, 0, -1], [0, 0, 0]])
     assert torch.equal(hires_cam(model, x, TARGET, layer="features")[0, 0], exact)
     assert torch.equal(figure.without(model, x, TARGET, "features")[0, 0], exact)
-    assert model(x).item() == exact.sum() == 12
+    assert model(x).item() == exact.sum() == 4
     # the mean weight of red is 1 at the left and at the right; that of blue is 0
-    assert torch.equal(grad_cam(model, x, TARGET, layer="features")[0, 0], squares(left=1, right=1, above=0, below=0))
+    expected = torch.tensor([[0.0, 0, 0], [1, 0, 1], [0, 0, 0]])
+    assert torch.equal(grad_cam(model, x, TARGET, layer="features")[0, 0], expected)
 
 
 def test_the_reader_sees_the_example():
     found = numbers("fig_hirescam")["example"]
     assert found["maps"]["hires_cam"] == found["effect"]
     assert found["alpha"] == [1, 0]
-    assert found["score"] == found["sum"]["hires_cam"] == 12
+    assert found["score"] == found["sum"]["hires_cam"] == 4
+    assert found["sum"]["grad_cam"] == 2
     grad, effect = (torch.tensor(a) for a in (found["maps"]["grad_cam"], found["effect"]))
     assert (grad[effect < 0] > 0).any()  # marks what lowers the score ...
     assert (grad[effect > 0] == 0).any()  # ... and leaves out what raises it

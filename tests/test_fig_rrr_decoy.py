@@ -41,7 +41,8 @@ def test_the_reader_sees_that_a_penalty_on_grad_cam_empties_it_and_helps_least(n
     n = numbers("fig_rrr_decoy")[network]
     others = ("gradient", "hires_cam", "integrated_gradients")
     assert n["grad_cam"]["grad_cam"]["high"] < n["none"]["grad_cam"]["low"]
-    assert n["grad_cam"]["accuracy"]["lost"]["low"] > max(n[name]["accuracy"]["lost"]["mean"] for name in others)
+    lost = n["grad_cam"]["accuracy"]["lost"]["low"]
+    assert lost > max(0, *(n[name]["accuracy"]["lost"]["mean"] for name in others))
     if network == "CNN":  # of the ViT it depends on the initial weights
         for name in others:
             assert n["grad_cam"][name]["mean"] > 0.8 * n["none"][name]["mean"]
