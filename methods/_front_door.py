@@ -60,7 +60,8 @@ def attribute(
     params = _check_params(m, params, layer, x)
     with torch.inference_mode(False), _model_autocast(x.device.type):  # gradients work, in any mode of the caller
         x = x.clone() if x.is_inference() else x
-        if _layers.probe(model, x).mixes:
+        mixes = _layers.probe(model, x).mixes
+        if mixes:
             warnings.warn(
                 "model: a score depends on the other images of the batch (statistics of the batch?), so does the map",
                 stacklevel=2,
@@ -71,7 +72,7 @@ def attribute(
             params["layer"] = _check_layer(user, model, x, layer)
         if params.get("layers") is not None:
             params["layers"] = _check_layers(user, model, params["layers"])
-        with sharing(model, x) as different:
+        with contextlib.nullcontext(len(x)) if mixes else sharing(model, x) as different:
             if m.backward.total == 0 and params.get("chunk", m.params.get("chunk", 0)) > 0:
                 chunk = params.get("chunk", m.params["chunk"])
                 params["chunk"] = chunk * len(x) // different  # images that run: several classes of one are one

@@ -104,6 +104,17 @@ def test_a_callable_target_gets_every_row():
             torch.testing.assert_close(a[i : i + 1], alone)
 
 
+class Mixing(torch.nn.Module):
+    """Its scores depend on the other images of the batch."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(x - x.mean(dim=0, keepdim=True) / 2)
+
+
 def passes_of_five(model, x):
     with FirstConvolution(model) as passes:
         attribute("grad_cam", model, x, TARGETS)
@@ -121,6 +132,8 @@ def test_rows_that_are_not_shared():
     handle = model.layer2.register_forward_hook(lambda *_: None)  # it may count rows
     assert passes_of_five(model, x) == 5
     handle.remove()
+    with pytest.warns(UserWarning, match="other images of the batch"):
+        assert passes_of_five(Mixing(net("relu")).eval(), x) == 5
     model.layer1.train()  # dropout in it would draw for each row
     with pytest.warns(UserWarning, match="training mode"):
         assert passes_of_five(model, x) == 5
