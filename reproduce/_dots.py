@@ -55,7 +55,8 @@ def dots(
     ax.set_ylim(len(rows) - 0.4, -0.6)
 
 
-def legend(figure: Any, ax: Any, **options: Any) -> None:  # noqa: ANN401
-    """The legend of the marks of `ax`, in a line above all axes, from the last drawn to the first."""
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(labels), **options)
+def legend(figure: Any, *axes: Any, **options: Any) -> None:  # noqa: ANN401
+    """The legend of the marks of `axes`, in a line above all axes, from the last drawn to the first of each."""
+    marks = [mark for ax in axes for mark in list(zip(*ax.get_legend_handles_labels(), strict=True))[::-1]]
+    handles, labels = zip(*marks, strict=True)
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), **options)

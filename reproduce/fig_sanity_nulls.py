@@ -1,10 +1,10 @@
-"""Three randomisation tests of methods, and of maps that do not use the network at all.
+"""Three randomisation tests cannot rank methods: maps that know nothing of the network win them.
 
 Hedstrom, Weber, Lapuschkin, Hohne, 2023, arXiv:2401.06465 (smooth and efficient MPRT), and Binder, Weber, Lapuschkin,
 Montavon, Muller, Samek, CVPR 2023, arXiv:2211.12486 (noise scores high): form of their comparisons of methods.
-The reader should see: in MPRT and smooth MPRT low is good, and noise has the lowest similarity of all rows. So a low
-number alone is no evidence. In efficient MPRT an edge detector gets exactly 0 and white noise nearly 0; this is about
-as high as any method gets, or higher.
+The reader should see: noise, a map that knows nothing of the network, is first or second in all tests. In MPRT and
+smooth MPRT low is good, and noise has the lowest similarity. In efficient MPRT high is good; smooth noise is second,
+and the first is not certainly higher. So a good number alone is no evidence, and these tests cannot rank methods.
 Differs from the papers: other networks. Four photographs, with ten noisy samples and three steps of the cascade.
 Weights are permuted within each tensor, not drawn again. There are more controls than noise. Efficient MPRT expects
 maps to become more complex under random weights. Here they do not, and gradients of photographs concentrate on a few
@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-import _plot
 import _run  # puts the repository on the path
-from _dots import controls, dots, title
-from methods import _display, _images
+from _dots import controls, title
+from _ranks import CASES, draw, order, places
+from methods import _images
 from methods._torch import Attribution
 from sanity_checks._controls import CONTROLS
 from sanity_checks._small import digits
@@ -39,11 +39,6 @@ SHOWN = (
 SMALL_ONLY = ("integrated_gradients", "full_grad")  # too many evaluations for photographs
 STEPS = {"integrated_gradients": {"steps": 8, "rule": "middle"}}
 NET = "digits_true"
-TESTS = {  # number: heading, what is better
-    "mprt": ("MPRT: Spearman of |a|", "lower"),
-    "smprt": ("smooth MPRT: Spearman of |a|", "lower"),
-    "emprt": ("efficient MPRT: rise of entropy", "higher"),
-}
 
 
 def main() -> None:
@@ -80,20 +75,26 @@ def main() -> None:
         for name, of in rows[case].items():
             run.bar.set_postfix_str(f"{case} {name}")
             tested[name] = tests(run, model, inputs, classes, of, seed=seed, **sizes)
-        run.numbers[case] = {"images": len(inputs), **sizes, "rows": tested, "best": best(tested)}
+        run.numbers[case] = {
+            "images": len(inputs),
+            **sizes,
+            "rows": tested,
+            "best": {k: v[0] for k, v in order(tested).items()},
+        }
 
     few, many = (run.numbers[case] for case in ("photographs", "digits"))
+    run.numbers["places_of_noise"] = places(run.numbers)
     caption = (
-        f"Top: SmallCNN on scikit-learn's digits of 8 x 8 pixels, {many['images']} test images, {many['samples']} "
-        f"noisy samples, all four steps of the cascade, {many['seeds']} seeds. Bottom: {loaded.note}, "
-        f"{few['images']} photographs, {few['samples']} noisy samples, {few['points']} steps, {few['seeds']} seeds. "
-        "Explained: the top class. Means over images with 95 % bootstrap intervals. MPRT: similarity of the maps "
-        "before and after the weights are permuted, lowest stage first, mean over the steps. Smooth MPRT (one seed): "
-        "the same for maps averaged over noisy images. Crosses: maps of different images. Efficient MPRT: relative "
-        "rise of the entropy of the map's histogram when all weights are permuted; -1 for a map that becomes all zero. "
-        "Its axis is linear between -0.01 and 0.01 and logarithmic outside. Triangles: the same with each map clipped "
-        "at its 0.5th and 99.5th percentiles. Arrows point to better values. Filled circles: the best row of a test. "
-        f"Grey: maps that do not use the network.{left_out(run.numbers)}{_run.refusals(run)}"
+        "Rows go from the best to the worst (left: by MPRT). MPRT: similarity (Spearman of |a|) of the maps before and "
+        "after the weights are permuted, lowest stage first, mean over the steps; smooth MPRT: the same for maps "
+        "averaged over noisy images. Efficient MPRT: relative rise of the entropy of the map's histogram when all "
+        "weights are permuted; -1 for a map that becomes all zero; logarithmic outside of -0.01 to 0.01. Means over "
+        "images with 95 % bootstrap intervals; explained: the top class. Bold: noise; grey: other maps that do not use "
+        f"the network. Digits: SmallCNN on scikit-learn's digits of 8 x 8 pixels, {many['images']} test images, "
+        f"{many['samples']} noisy samples, all four steps, {many['seeds']} seeds. Photographs: {loaded.note}, "
+        f"{few['images']} images, {few['samples']} noisy samples, {few['points']} steps, {few['seeds']} seeds (smooth "
+        "MPRT: one). Form of the comparisons of Hedstrom et al. (2023) and Binder et al. (2023), on other networks and "
+        f"images.{left_out(run.numbers)}{_run.refusals(run)}"
     )
     _run.save(run, draw(run.numbers, caption, _run.banner(run)), caption)
 
@@ -144,59 +145,17 @@ def tests(
     }
 
 
-def best(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
-    """For each test its best row, among the rows with a number for at least half of the images."""
-    sign = {"lower": 1, "higher": -1}
-    return {
-        test: min(
-            (name for name, row in rows.items() if row[test]["n"] >= row[test]["missing"]),
-            key=lambda name: sign[way] * rows[name][test]["mean"],
-        )
-        for test, (_, way) in TESTS.items()
-    }
-
-
 def left_out(numbers: Mapping[str, Any]) -> str:
     """For the caption: the rows with images that have no number, because a map has no rank at some step."""
     found = [
-        f"{title(name)} {row[test]['missing']} of {case['images']} ({what}, {key})"
-        for key, case in numbers.items()
-        for name, row in case["rows"].items()
+        f"{title(name)} {row[test]['missing']} of {numbers[key]['images']} ({what}, {key})"
+        for key in CASES
+        for name, row in numbers[key]["rows"].items()
         for test, what in (("mprt", "MPRT"), ("smprt", "smooth MPRT"))
         if row[test]["missing"]
     ]
-    return f" Images left out because a map is all zero at some step: {', '.join(found)}." if found else ""
-
-
-def draw(numbers: Mapping[str, Any], caption: str, banner: str) -> Any:  # noqa: ANN401 matplotlib's figure
-    """A row of panels for each network, a panel for each test."""
-    sizes, cases = [len(found["rows"]) for found in numbers.values()], list(numbers)
-    heights = [0.14 * n + 0.5 for n in sizes]
-    with _display.style():
-        figure, axes = _plot.chart(
-            len(cases), 3, caption, height=sum(heights) / len(cases), height_ratios=heights, banner=banner
-        )
-        for line, case in zip(axes, cases, strict=True):
-            found = numbers[case]["rows"]
-            for ax, (test, (heading, way)) in zip(line, TESTS.items(), strict=True):
-                ax.axvline(0, color="black", linewidth=0.4)
-                other, sign = ("emprt clipped", ">") if test == "emprt" else (f"{test} null", "x")
-                dots(ax, {name: row[other] for name, row in found.items()}, marker=sign, markersize=3)
-                dots(ax, {name: row[test] for name, row in found.items()}, marker="o", markerfacecolor="white")
-                first = list(found).index(numbers[case]["best"][test])
-                colour = _plot.CONTROL if numbers[case]["best"][test] in CONTROLS else _plot.LINES[0]
-                ax.plot(found[numbers[case]["best"][test]][test]["mean"], first, "o", color=colour, markersize=5)
-                if test == "emprt":
-                    ax.set_xscale("symlog", linthresh=0.01)
-                    ax.set_xticks([-1, -0.1, -0.01, 0, 0.01], ["-1", "-0.1", "-0.01", "0", "0.01"])
-                    ax.set_xlim(-1.5, 0.15)
-                    ax.minorticks_off()
-                else:
-                    ax.set_xlim(-0.22, 1.05)
-                ax.set_title(f"{case}\n{heading} {'←' if way == 'lower' else '→'}")
-                if ax is not line[0]:
-                    ax.set_yticklabels([])
-        return figure
+    words = " Images without a number because a map is all zero at some step (no mark if most of them)"
+    return f"{words}: {', '.join(found)}." if found else ""
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import pytest
 
+import _ranks
 import fig_sanity_nulls
 from figure_numbers import numbers
 from sanity_checks._controls import CONTROLS
@@ -9,6 +10,20 @@ from sanity_checks._controls import CONTROLS
 BLIND = ["sobel_edges", "input_magnitude", "centred_gaussian"]  # and without noise
 NOISE = ["white_noise", "smooth_noise"]
 CASES = ["digits", "photographs"]
+
+
+def test_noise_is_first_in_four_comparisons_and_second_in_two():
+    """The title."""
+    n = numbers("fig_sanity_nulls")
+    assert n["places_of_noise"] == [1, 1, 2, 1, 1, 2]
+    assert "first in 4 of these 6 comparisons and second in 2" in _ranks.headline(n)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_winner_of_efficient_mprt_is_not_certainly_above_smooth_noise(case):
+    found = numbers("fig_sanity_nulls")[case]
+    winner, noise = (found["rows"][name]["emprt"] for name in (found["best"]["emprt"], "smooth_noise"))
+    assert winner["low"] < noise["mean"] < winner["mean"] < noise["high"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -39,12 +54,15 @@ def test_no_method_is_clearly_above_an_edge_detector_in_efficient_mprt(case):
         assert all(methods[name]["high"] < -0.5 for name in ("gradient", "input_x_gradient", "guided_backprop"))
 
 
-def test_best_is_lowest_where_low_is_good_and_highest_where_high_is():
+def test_the_order_is_from_the_lowest_where_low_is_good_and_from_the_highest_where_high_is():
     rows = {
-        name: {test: {"mean": mean, "n": n, "missing": 4 - n} for test in fig_sanity_nulls.TESTS}
+        name: {test: {"mean": mean, "n": n, "missing": 4 - n} for test in _ranks.TESTS}
         for name, mean, n in (("a", -1.0, 4), ("b", 2.0, 3), ("few", -9.0, 1), ("none", float("nan"), 0))
     }
-    assert fig_sanity_nulls.best(rows) == {"mprt": "a", "smprt": "a", "emprt": "b"}
-    numbered = {"digits": {"images": 4, "rows": {"gradient": rows["a"], "grad_cam": rows["few"]}}}
+    assert _ranks.order(rows) == {"mprt": ["a", "b"], "smprt": ["a", "b"], "emprt": ["b", "a"]}
+    noisy = {"rows": {"gradient": rows["a"], "white_noise": rows["b"], "smooth_noise": rows["none"]}}
+    assert _ranks.places({"digits": noisy, "photographs": noisy}) == [2, 2, 1, 2, 2, 1]
+    empty = {"images": 4, "rows": {}}
+    numbered = {"digits": {"images": 4, "rows": {"gradient": rows["a"], "grad_cam": rows["few"]}}, "photographs": empty}
     assert "Grad-CAM 3 of 4 (MPRT, digits)" in fig_sanity_nulls.left_out(numbered)
     assert "Gradient" not in fig_sanity_nulls.left_out(numbered)

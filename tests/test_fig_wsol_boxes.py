@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
 import fig_wsol_boxes as fig
-from _box_pictures import outlined
 from figure_numbers import numbers
 from methods.grad_cam import grad_cam
 from methods.gradient import gradient
@@ -28,6 +26,13 @@ def test_the_reader_sees_that_each_method_has_a_threshold_of_its_own():
     for name in fig.ORDER:  # at one threshold for all each loses boxes, most of them nearly all
         assert rows[name]["threshold_0.2"]["high"] < rows[name]["MaxBoxAccV2"]["mean"]
     assert sum(rows[name]["threshold_0.2"]["high"] < 0.05 for name in fig.ORDER) >= 4
+
+
+def test_the_title():
+    n = numbers("fig_wsol_boxes")
+    headline = fig._headline(n)
+    assert "from 0.10 (SmoothGrad-Squared) to 0.80 (FullGrad)" in headline
+    assert f"{len(n['reversed_pairs'])} of {n['pairs']} pairs" in headline
 
 
 def test_the_reader_sees_that_one_threshold_turns_the_order_round():
@@ -107,13 +112,3 @@ def test_a_reversal_needs_both_differences_to_be_sure():
     unsure = np.tile([0.0, 1.0], 10)
     scores = {"a": (high, low), "b": (low, high), "c": (unsure, unsure)}
     assert thresholds.reversals(scores) == [("a", "b")]
-
-
-def test_an_outline_has_its_corners_and_leaves_the_rest():
-    rgb = np.zeros((24, 24, 3), np.uint8)
-    out = outlined(rgb, np.array([[1, 2, 3, 4]]), (255, 0, 0), 4, 1)
-    y, x = np.nonzero(out[..., 0])
-    assert (x.min(), y.min(), x.max(), y.max()) == (4, 8, 15, 19)  # the whole of its first and last pixel
-    assert len(x) == 4 * 12 - 4
-    assert not rgb.any()
-    assert torch.from_numpy(out).sum() == 255 * len(x)
