@@ -1,4 +1,4 @@
-"""Write the tables of methods, checks and figures in README.md, from the registries, the bibliography and the sidecars.
+"""Write the tables and counts in the READMEs, from the registries, the bibliography and the sidecars.
 
 python reproduce/readme_table.py            # writes
 python reproduce/readme_table.py --check    # exits 1 if a table is out of date
@@ -9,7 +9,9 @@ import ast
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -18,43 +20,42 @@ from methods import METHODS, Method
 from methods._references import paper, references
 from methods._registry import FAMILIES
 from sanity_checks import CHECKS, Check
-
-README = ROOT / "README.md"
-
-
-def row(m: Method, entry: dict[str, str]) -> str:
-    """One method as a table row."""
-    rule = ", a rule for each operation after the layer"
-    needs = {"": "", "relu": ", ReLU", "linear head": ", pooled linear head", "rule": rule}[m.needs]
-    sign = "±" if m.signed else "≥ 0"
-    return " | ".join(
-        (
-            f"| [`{m.name}`](methods/{m.name}.py)",
-            f"{m.title}, {paper(entry)}",
-            m.source,
-            m.forward.words,
-            m.backward.words,
-            f"`{m.output}` {sign}",
-            "yes" if m.differentiable else "no",
-            f"{', '.join(m.architectures)}{needs}",
-            ", ".join(m.verified),
-            "; ".join(m.fails) or "",
-            "",
-        )
-    ).rstrip(" ")
+from sanity_checks._report import WORDS
 
 
-def table() -> str:
-    """The table as Markdown, by family."""
-    bib = references()
-    lines = [
-        "| method | paper | equations from | forward | backward | map | differentiable | for | compared with | fails |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+def tells(of: Method | Check) -> str:
+    """What it says, in a sentence: the first of its function's docstring."""
+    return (of.fn.__doc__ or "").strip().partition("\n")[0].replace("|", "\\|")
+
+
+def methods() -> str:
+    """What each method tells and costs, by family."""
+    lines = ["| method | tells | passes | for | known to fail |", "| --- | --- | --- | --- | --- |"]
     for family, title in FAMILIES.items():
-        members = [m for m in METHODS.values() if m.family == family]
-        lines.append(f"| **{title}** | | | | | | | | | |")
-        lines += [row(m, bib[m.cite]) for m in members]
+        lines.append(f"| **{title}** | | | | |")
+        lines += [_method(m) for m in METHODS.values() if m.family == family]
+    return "\n".join(lines)
+
+
+def _method(m: Method) -> str:
+    rule = ", with a rule for each operation after the layer"
+    needs = {"": "", "relu": ", with ReLUs", "linear head": ", with a pooled linear head", "rule": rule}[m.needs]
+    kinds = "all" if len(m.architectures) == 3 else ", ".join(m.architectures)
+    name = f"[`{m.name}`]({m.name}.py) {m.title}"
+    cells = [name, tells(m), f"{m.forward.words} + {m.backward.words}", f"{kinds}{needs}", "; ".join(m.fails)]
+    return f"| {' | '.join(cells)} |"
+
+
+def facts() -> str:
+    """Where the equations of each method come from, what its map is, and with what it is compared."""
+    bib = references()
+    lines = ["| method | paper | equations from | map | differentiable | compared with |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for m in METHODS.values():
+        sign = "±" if m.signed else "≥ 0"
+        cells = [f"`{m.name}`", paper(bib[m.cite]), m.source, f"`{m.output}` {sign}"]
+        cells += ["yes" if m.differentiable else "no", ", ".join(m.verified)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -68,36 +69,32 @@ KINDS = {
 }
 
 
-def check_row(c: Check, entry: dict[str, str]) -> str:
-    """One check as a table row."""
-    better = {True: "higher", False: "lower", None: ""}[c.higher_is_better]
-    asks, compared = ", ".join(c.inputs), ", ".join(c.verified)
-    return f"| [`{c.name}`](sanity_checks/{c.name}.py) | {c.title}, {paper(entry)} | {asks} | {better} | {compared} |"
-
-
-def check_table() -> str:
-    """The table of checks as Markdown, by kind."""
+def checks() -> str:
+    """What each check tells, by kind."""
     bib = references()
-    lines = ["| check | paper | asks for | better | compared with |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| check | tells | paper | asks for | better | compared with |", "| --- | --- | --- | --- | --- | --- |"]
     for kind, title in KINDS.items():
         members = [c for c in CHECKS.values() if c.kind == kind]
-        lines.append(f"| **{title}** | | | | |")
-        lines += [check_row(c, bib[c.cite]) for c in sorted(members, key=lambda c: (bib[c.cite]["year"], c.name))]
+        lines.append(f"| **{title}** | | | | | |")
+        for c in sorted(members, key=lambda c: (bib[c.cite]["year"], c.name)):
+            better = {True: "higher", False: "lower", None: ""}[c.higher_is_better]
+            cells = [f"[`{c.name}`]({c.name}.py) {c.title}", tells(c), paper(bib[c.cite])]
+            lines.append(f"| {' | '.join([*cells, ', '.join(c.inputs), better, ', '.join(c.verified)])} |")
     return "\n".join(lines)
 
 
-def gallery() -> str:
-    """Every figure with its script, its contents and its methods, as Markdown; then the tables."""
+def figures() -> str:
+    """Every figure with its script, what it shows and its methods; then the tables."""
     lines = ["| picture | shows |", "| --- | --- |"]
     for script in sorted((ROOT / "reproduce").glob("fig_*.py")):
         name = script.stem
-        facts = json.loads((ROOT / f"figures/{name}.json").read_text())
-        used = ", ".join(f"[`{m}`](methods/{m}.py)" for m in sorted(facts["methods"]))
-        checks = ", ".join(f"[`{c}`](sanity_checks/{c}.py)" for c in sorted(facts["checks"]))
-        shows = [f"[`{name}.py`](reproduce/{name}.py): {_first_line(script)}"]
-        shows += [f"Methods: {used}"] if used else []
-        shows += [f"Checks: {checks}"] if checks else []
-        picture = f'<a href="figures/{name}.png"><img src="figures/{name}.png" width="240" alt="{name}"></a>'
+        found = json.loads((ROOT / f"figures/{name}.json").read_text())
+        used = ", ".join(f"[`{m}`](../methods/{m}.py)" for m in sorted(found["methods"]))
+        checked = ", ".join(f"[`{c}`](../sanity_checks/{c}.py)" for c in sorted(found["checks"]))
+        shows = [f"[`{name}.py`](../reproduce/{name}.py): {_first_line(script)}"]
+        shows += [f"Methods: {used}"] if used and len(found["methods"]) <= 12 else []
+        shows += [f"Checks: {checked}"] if checked else []
+        picture = f'<a href="{name}.png"><img src="{name}.png" width="240" alt="{name}"></a>'
         lines.append(f"| {picture} | {'<br>'.join(shows)} |")
     lines += ["", "| table | shows |", "| --- | --- |"]
     for script in sorted((ROOT / "reproduce").glob("table_*.py")):
@@ -107,13 +104,17 @@ def gallery() -> str:
             if f"reproduce/{script.name}" in json.loads(sidecar.read_text())["command"]
             for file in json.loads(sidecar.read_text())["outputs"]
         )
-        links = ", ".join(f"[{file}](figures/{file})" for file in outputs)
-        lines.append(f"| {links} | [`{script.name}`](reproduce/{script.name}): {_first_line(script)} |")
+        links = ", ".join(f"[{file}]({file})" for file in outputs)
+        lines.append(f"| {links} | [`{script.name}`](../reproduce/{script.name}): {_first_line(script)} |")
     return "\n".join(lines)
 
 
 def _first_line(script: Path) -> str:
     return (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0].replace("|", "\\|")
+
+
+def _numbers(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / f"figures/{name}.json").read_text())["numbers"]
 
 
 OWN = {"literal", "numpy"}  # references that write the equations again; all others are code by others
@@ -133,29 +134,77 @@ def counts() -> str:
     )
 
 
-TABLES = {"counts": counts, "methods": table, "checks": check_table, "figures": gallery}
+def models() -> str:
+    """On which models methods were tried, as sentences."""
+    n = _numbers("table_models")["totals"]
+    tried = f"{n['runs']:,} run, {n['refuses']:,} are refused with a sentence that says why"
+    tried += f", {n['not run']} take too long to try" * bool(n["not run"])
+    return (
+        f"Tried: {n['methods']} methods on the smallest classifier of each of {n['families']} families of timm, "
+        f"torchvision and Hugging Face. Of {n['pairs']:,} pairs {tried}, {n['fails'] or 'none'} "
+        f"fail{'s' * (n['fails'] == 1)} ([table](figures/table_models.md))."
+    )
+
+
+def verdicts() -> str:
+    """What the sanity checks say about eight methods and two controls: means, without their intervals."""
+    columns = ("R, head gone", "R, other class", "R, labels", "insertion", "ROAD", "mass / area")
+    heads = ("head randomised", "other class", "permuted labels", "insertion", "ROAD", "mass / area")
+    lines = [f"| | verdict | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * len(heads)}"]
+    for name, row in _numbers("table_sanity").items():
+        if row["control"] and name not in ("smooth_noise", "sobel_edges"):
+            continue
+        label = row["label"] if row["control"] else f"[{row['label']}](methods/{name}.py)"
+        cells = [row["cells"][c] for c in columns]
+        values = ["" if c["mean"] is None or c["meaningless"] else f"{c['mean']:.2f}" for c in cells]
+        lines.append(f"| {label} | {WORDS[row['verdict']]} {row['verdict']} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+SPEED = ("grad_cam", "ablation_cam", "full_grad", "refine_cam", "integrated_gradients", "occlusion", "score_cam")
+
+
+def speed() -> str:
+    """The same work in other libraries: their time over ours."""
+    rows = [p for p in _numbers("timing_cpu")["peers"] if p["method"] in SPEED]
+    rows.sort(key=lambda p: (SPEED.index(p["method"]), p["package"], str(p["keywords"])))
+    lines = ["| method | library | their time / ours |", "| --- | --- | ---: |"]
+    for p in rows:
+        layer = f" at `{p['keywords']['layer']}`" if p["method"].endswith("cam") else ""
+        lines.append(f"| `{p['method']}`{layer} | {p['package']} {p['version']} | {p['ratio']:.1f} |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"counts": counts, "models": models, "verdicts": verdicts, "speed": speed},
+    "methods/README.md": {"methods": methods, "facts": facts},
+    "sanity_checks/README.md": {"checks": checks},
+    "figures/README.md": {"figures": figures},
+}
 
 
 def main() -> int:
     """Write or check; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if README.md is out of date")
-    check = parser.parse_args().check
-    old = README.read_text()
-    new = old
-    for name, make in TABLES.items():
-        start, end = f"<!-- {name}: generated by reproduce/readme_table.py -->", f"<!-- end of {name} -->"
-        if start not in old or end not in old:
-            print(f"README.md: needs the lines {start} and {end}", file=sys.stderr)
-            return 1
-        new = new[: new.index(start)] + f"{start}\n{make()}\n" + new[new.index(end) :]
-    if check and new != old:
-        print("README.md: a table is out of date; run python reproduce/readme_table.py", file=sys.stderr)
-    elif new != old:
-        temporary = README.with_suffix(".md.tmp")
-        temporary.write_text(new)
-        os.replace(temporary, README)
-    return int(check and new != old)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a README is out of date")
+    check, stale = parser.parse_args().check, False
+    for name, tables in TABLES.items():
+        file = ROOT / name
+        old = new = file.read_text()
+        for word, make in tables.items():
+            start, end = f"<!-- {word}: generated by reproduce/readme_table.py -->", f"<!-- end of {word} -->"
+            if start not in old or end not in old:
+                print(f"{name}: needs the lines {start} and {end}", file=sys.stderr)
+                return 1
+            new = new[: new.index(start)] + f"{start}\n{make()}\n" + new[new.index(end) :]
+        if check and new != old:
+            print(f"{name}: a table is out of date; run python reproduce/readme_table.py", file=sys.stderr)
+            stale = True
+        elif new != old:
+            temporary = file.with_suffix(".md.tmp")
+            temporary.write_text(new)
+            os.replace(temporary, file)
+    return int(stale)
 
 
 if __name__ == "__main__":

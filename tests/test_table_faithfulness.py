@@ -1,5 +1,7 @@
 """The table of faithfulness: what a reader sees in it, and how a cell and a line are made."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from sanity_checks._controls import CONTROLS
 from sanity_checks._rows import Row, controls
 from sanity_checks._runner import Part
 
+ROOT = Path(__file__).resolve().parent.parent
 HIGHER = {c.header: c.higher for c in script.COLUMNS}
 
 
@@ -102,3 +105,14 @@ def test_names_are_checked():
         _table.check_names("raod", ["road"])
     assert _table.check_names(None, ["road"]) == ["road"]
     assert np.isnan(_table.numbers(_table.Column("a", "road"), Part(Result(values=torch.tensor([np.nan]))))["mean"])
+
+
+def test_the_advice_in_the_readme_of_the_methods_rests_on_the_table(tables):
+    photographs, *_ = tables.values()
+    text = (ROOT / "methods/README.md").read_text()
+    for name, claim in (("grad_cam", "in four of five scores"), ("integrated_gradients", "in five of five scores")):
+        better = sum(c["gain"]["low"] > 0 for c in photographs["cells"][name].values())
+        words = {4: "four", 5: "five"}
+        assert claim == f"in {words[better]} of {words[len(photographs['columns'])]} scores"
+        (line,) = (line for line in text.splitlines() if claim in line)
+        assert f"`{name}`" in line
