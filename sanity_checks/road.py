@@ -66,9 +66,7 @@ def road(
     seed: int = 0,
     chunk: int = 8,
 ) -> Result:
-    """How much more probability is left if the least relevant pixels are removed than if the most relevant are.
-
-    LeRF minus MoRF; both are columns and curves, accuracies too.
+    """How much more probability is left without the least relevant pixels than without the most; columns: both.
 
     Args:
         model: classifier.
