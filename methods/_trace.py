@@ -288,6 +288,7 @@ def together(z: Tensor) -> Tensor:
 def _cell(z: Tensor) -> float:
     """How far neighbours are apart, in pixels, on average; along the axis where that is least."""
     z = together(slim(z))
+    z = torch.complex(z.real % IMAGE, z.imag)  # images may share an axis with positions
     return min((_width(z, d) / (z.shape[d] - 1) for d in range(z.ndim) if varies(z, d)), default=0.0)
 
 

@@ -48,6 +48,6 @@ def test_the_reader_sees_what_is_found_here(source, name):
     (there,) = (r for r in _models_page.expanded(numbers("table_models")) if (r["source"], r["name"]) == (source, name))
     for key in ("kind", "layer", "grid", "size"):
         assert row[key] == there[key]
-    assert {n: m["status"] for n, m in row["methods"].items() if m["status"] != "not run"} == {
-        n: m["status"] for n, m in there["methods"].items() if row["methods"][n]["status"] != "not run"
-    }
+    for name, m in row["methods"].items():  # what takes too long depends on the machine
+        statuses = {m["status"], there["methods"][name]["status"]}
+        assert len(statuses - {"not run"}) < 2, name
