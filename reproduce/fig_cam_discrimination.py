@@ -13,6 +13,7 @@ the border of the halves: a map that fills its half and this column evenly gets 
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -80,7 +81,16 @@ def main() -> None:
     )
     header = ["Photograph", *(METHODS[name].title for name in settings)]
     block = _display.Block(header, list(zip(_run.photographs(rows), *columns, strict=True)), _run.labels(rows))
-    _run.save(run, [_display.grid([block], above, _run.banner(run)), dots(found, below)], f"{above}\n{below}")
+    maps = _display.grid([block], above, _run.banner(run), title=headline(found))
+    _run.save(run, [maps, dots(found, below)], f"{above}\n{below}")
+
+
+def headline(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the two methods of the paper show, if the numbers say so for certain."""
+    cam, guided = (found.get(METHODS[name].title) for name in ("grad_cam", "guided_backprop"))
+    if cam and guided and cam["share"]["low"] > 0.75 and guided["share"]["high"] < 0.6:
+        return "Grad-CAM shows the explained class; Guided Backpropagation shows both"
+    return "How much of a map lies on the explained class"
 
 
 def dots(found: dict[str, dict[str, Any]], caption: str) -> Figure:

@@ -29,6 +29,7 @@ from sanity_checks._cascade import randomized_head
 from sanity_checks._controls import CONTROLS
 from sanity_checks._statistics import interval
 
+SAME = 0.9  # rank correlation above which two maps are called nearly the same
 ORDER = (
     "guided_backprop",
     "deconvnet",
@@ -114,8 +115,11 @@ def boxes(found: dict[str, dict[str, Any]], caption: str, banner: str) -> Figure
     """A box per method, most similar first, then the controls; SSIM at the left, rank correlation at the right."""
     blind = {title for title, _ in CONTROLS.values()}
     order = sorted(found, key=lambda title: (title in blind, -found[title]["spearman"]["mean"]))
+    fixed = sum(found[title]["spearman"]["low"] > SAME for title in order if title not in blind)
+    head = f"{fixed} of {len(order) - len(blind)} methods draw nearly the same map for another class"
     with _display.style():
-        figure, axes = _plot.chart(1, 2, caption, height=0.5 + 0.16 * len(found), banner=banner, sharey=True)
+        height = 0.5 + 0.16 * len(found)
+        figure, axes = _plot.chart(1, 2, caption, height=height, banner=banner, title=head, sharey=True)
         for ax, (key, label) in zip(axes[0], COLUMNS.items(), strict=True):
             for i, title in enumerate(order):
                 colour, v = _plot.CONTROL if title in blind else _plot.LINES[0], found[title][key]["values"]

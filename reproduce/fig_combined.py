@@ -8,6 +8,7 @@ from methods import METHODS, _display
 
 OF = ["gradient", "smooth_grad_squared", "integrated_gradients", "guided_backprop"]  # rows
 CAMS = ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "ablation_cam"]  # columns
+TITLE = "A product has the detail of its row and the place of its column"
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
         f"and probability. {_display.SCALE} Pixel maps are summed over the colour channels."
         + _run.refusals(run, "cell left empty")
     )
-    _run.save(run, _display.grid([block], caption, _run.banner(run)), caption)
+    _run.save(run, _display.grid([block], caption, _run.banner(run), title=TITLE), caption)
 
 
 if __name__ == "__main__":

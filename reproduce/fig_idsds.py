@@ -117,7 +117,7 @@ def main() -> None:
         f"order, not the values. Seed {run.args.seed}." + _run.refusals(run)
     )
     sums_of = {found[name]["title"]: sums[name][best] for name in shown}
-    example = scatter(rows[best].photo.rgb, drop[best], sums_of, _run.banner(run))
+    example = scatter(rows[best].photo.rgb, drop[best], sums_of, headline(found), _run.banner(run))
     _run.save(run, [example, ranking(found, caption)], caption)
 
 
@@ -147,13 +147,24 @@ def drops(model: nn.Module, x: Float[Tensor, "B C H W"], target: Int[Tensor, " B
     return torch.stack([y - scores(model, x[None] * (cell != k), target)[0] for k in range(GRID**2)], dim=1)
 
 
+def headline(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many methods order the cells certainly better than chance."""
+    judged = {name: v for name, v in found.items() if name not in CONTROLS and name != "occlusion"}
+    above = sum(v["low"] > 0 for v in judged.values())
+    return f"{above} of {len(judged)} methods order the cells by their effect better than chance"
+
+
 def scatter(
-    rgb: UInt8[np.ndarray, "H W 3"], drop: Float[Tensor, " n"], sums: Mapping[str, Float[Tensor, " n"]], banner: str
+    rgb: UInt8[np.ndarray, "H W 3"],
+    drop: Float[Tensor, " n"],
+    sums: Mapping[str, Float[Tensor, " n"]],
+    head: str,
+    banner: str,
 ) -> Figure:
     """One photograph: the drops over it, and a panel per method."""
     y = drop.cpu()
     with _display.style():
-        figure, axes = _plot.chart(1, 1 + len(sums), "", height=1.75, banner=banner)
+        figure, axes = _plot.chart(1, 1 + len(sums), "", height=1.75, banner=banner, title=head)
         picture, *others = axes[0]
         h, w = rgb.shape[0] / GRID, rgb.shape[1] / GRID
         picture.imshow(rgb)

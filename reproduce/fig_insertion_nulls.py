@@ -99,7 +99,9 @@ def main() -> None:
         "absolute value. "
         f"Seed {run.args.seed}." + _run.refusals(run)
     )
-    _run.save(run, draw(methods, controls, caption, _run.banner(run)), caption)
+    _run.save(
+        run, draw(methods, controls, caption, headline(controls[widest]["above white"]), _run.banner(run)), caption
+    )
 
 
 def title(name: str) -> str:
@@ -128,14 +130,23 @@ def above(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     return {side: asdict(interval(a[side]["values"] - b[side]["values"])) for side in SIDES}
 
 
-def draw(methods: dict[str, dict[str, Any]], controls: dict[str, dict[str, Any]], caption: str, banner: str) -> Figure:
+def headline(smooth: dict[str, dict[str, float]]) -> str:
+    """What smoothness alone does to the two curves, if the intervals say so for certain."""
+    if smooth["insertion"]["low"] > 0 and smooth["deletion"]["low"] > 0:
+        return "Smooth noise beats white noise in insertion and loses to it in deletion"
+    return "Insertion and deletion, compared with noise that is equally smooth"
+
+
+def draw(
+    methods: dict[str, dict[str, Any]], controls: dict[str, dict[str, Any]], caption: str, head: str, banner: str
+) -> Figure:
     """Curves of a few methods above, areas of all methods and controls below."""
     colours = dict(zip(methods, _plot.LINES, strict=False))
     lines = len(methods) + len(controls)
     with _display.style():
         heights = [1.9, 0.4 + 0.16 * lines]
         figure, axes = _plot.chart(
-            2, 2, caption, height=sum(heights) / 2, banner=banner, height_ratios=heights, sharey="row"
+            2, 2, caption, height=sum(heights) / 2, banner=banner, title=head, height_ratios=heights, sharey="row"
         )
         for ax, bottom, side in zip(*axes, SIDES, strict=True):
             for name in DRAWN:
@@ -158,7 +169,7 @@ def draw(methods: dict[str, dict[str, Any]], controls: dict[str, dict[str, Any]]
             bottom.set_xlabel(f"area under the {side} curve, minus that of white noise")
             bottom.grid(axis="x", lw=0.3, color="#dddddd")
         axes[0, 0].set_ylabel("probability of the class")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+        axes[0, 1].legend(loc="upper right")  # deletion curves fall: there is room
         axes[1, 0].set_yticks(range(lines), [*(m["title"] for m in methods.values()), *controls])
         axes[1, 0].set_ylim(lines - 0.4, -0.6)
     return figure

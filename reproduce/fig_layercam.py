@@ -87,8 +87,16 @@ def main() -> None:
         "the two; pairs share photographs, so intervals are somewhat too short). The object is the half of the "
         "explained class. Dashed: the chance level."
     )
-    pictures = _display.grid(blocks, above, _run.banner(run))
+    pictures = _display.grid(blocks, above, _run.banner(run), title=headline(found["pairs"]))
     _run.save(run, [pictures, draw(found, run.numbers["chance"], below)], f"{above}\n{below}")
+
+
+def headline(pairs: dict[str, dict[str, Any]]) -> str:
+    """Who stays on the object at the early layers, if the intervals say so for certain."""
+    *earlier, _last, _fused = pairs.values()
+    if all(row["layer_cam"]["low"] > max(0.5, row["grad_cam"]["high"]) for row in earlier):
+        return "Before the last stage LayerCAM stays on the object; Grad-CAM does not"
+    return "Grad-CAM and LayerCAM at five depths"
 
 
 def on_digits(

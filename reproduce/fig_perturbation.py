@@ -4,6 +4,7 @@ import _run  # puts the repository on the path
 from methods import METHODS, _display
 
 WINDOWS = [(15, 8), (32, 16), (32, 32), (64, 16)]  # size, stride in pixels
+TITLE = "The map of Occlusion depends on the size of its window"
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
         f"is explained for the top class of each of its two photographs, named at the left. {_display.SCALE} "
         "Occlusion fills the window with the mean colour." + _run.refusals(run, "cell left empty")
     )
-    _run.save(run, _display.grid([block], caption, _run.banner(run)), caption)
+    _run.save(run, _display.grid([block], caption, _run.banner(run), title=TITLE), caption)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ MEASURES = {
     "signed": ("a, with its sign", ":"),
 }
 NET = "digits_true"
+KEPT = 0.8  # rank correlation of |a| above which a map is said to keep its ranks
 
 
 def main() -> None:
@@ -91,8 +92,14 @@ def main() -> None:
         "is 0, so gradient x input is 0 for any weights. On ink alone much less is left, and nothing of the sign."
         + flat(found)
     )
-    grid = _display.grid([maps(found, x[0])], above)
+    grid = _display.grid([maps(found, x[0])], above, title=headline(numbers["rows"]))
     _run.save(run, [grid, curves(numbers, caption)], f"{above} {caption}")
+
+
+def headline(rows: Mapping[str, Any]) -> str:
+    """Which methods keep most of the ranks of |a| when all weights are random."""
+    kept = [title(name) for name in AUTHORS if rows[name]["curves"]["spearman"][-1]["low"] > KEPT]
+    return f"With random weights {len(kept)} of {len(AUTHORS)} methods keep the ranks of |a|: {', '.join(kept)}"
 
 
 def maps(found: Cascade, x: Float[Tensor, "1 h w"]) -> _display.Block:

@@ -17,7 +17,7 @@ from torch import Tensor
 import _plot
 import _run  # puts the repository on the path
 from _dots import controls, dots, legend, rgb, title
-from methods import _display
+from methods import METHODS, _display
 from sanity_checks import Result, _nets
 from sanity_checks._small import digits
 from sanity_checks._statistics import of_images, paired, retained, verdict
@@ -83,7 +83,7 @@ def main() -> None:
         "of different images, the chance level. Grey: maps that do not use the network. One network each; the first "
         f"and the third start from the same random weights, the second from others.{flat(found)}"
     )
-    grid = _display.grid(blocks(data.x_test[drawn], maps), _display.SCALE)
+    grid = _display.grid(blocks(data.x_test[drawn], maps), _display.SCALE, title=headline(found))
     _run.save(run, [grid, draw(found, caption)], f"{_display.SCALE} {caption}")
 
 
@@ -103,6 +103,16 @@ def summary(found: Result) -> dict[str, Any]:
             "verdict": verdict(*kept),
         } | paired(s, ceiling)
     return out
+
+
+def headline(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many methods respond to the labels, with and without the sign."""
+    methods = [row for name, row in found.items() if name in METHODS]
+    by = {k: sum(row[k]["verdict"] == "responds" for row in methods) for k in ("spearman", "signed")}
+    return (
+        f"Of {len(methods)} methods {by['spearman']} respond to the labels in the ranks of |a|, "
+        f"{by['signed']} with the sign"
+    )
 
 
 def draw(found: Mapping[str, Mapping[str, Any]], caption: str) -> Any:  # noqa: ANN401 matplotlib's figure

@@ -89,7 +89,18 @@ def main() -> None:
         f"is black for f1; for f2 it is the value {-m:g} of f1. Grey: maps that do not use the network."
     )
     blocks = [block(pictures, m, maps)]
-    _run.save(run, [_display.grid(blocks, _display.SCALE), draw(found, caption)], f"{_display.SCALE} {caption}")
+    pictures_above = _display.grid(blocks, _display.SCALE, title=headline(found))
+    _run.save(run, [pictures_above, draw(found, caption)], f"{_display.SCALE} {caption}")
+
+
+def headline(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the input or a fixed baseline does to a map."""
+    fixed = (ZERO, "input_x_gradient")
+    apart = all(found[name]["passes"] < 0.05 for name in fixed)
+    same = all(row["passes"] > 0.95 for name, row in found.items() if name in (*ALIKE, BLACK))
+    if apart and same:
+        return "One function, two inputs: maps with the input or a fixed baseline as a factor differ"
+    return "Maps of one function with a shifted input"
 
 
 def shifted(model: nn.Module, m: float) -> tuple[nn.Module, nn.Module]:
