@@ -13,6 +13,7 @@ all other pixels have the mean colour.
 
 from collections.abc import Mapping
 from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ def main() -> None:
 
 def inside(a: Float[Tensor, "1 H W"], area: float) -> Bool[Tensor, "1 H W"]:
     """Whole regions (pixels of one value), best first, until they cover this share of the image."""
-    lowest = a.flatten().sort(descending=True).values[max(1, round(area * a.numel())) - 1]
+    lowest = a.flatten().sort(descending=True).values[ceil(area * a.numel()) - 1]
     return a >= lowest
 
 
