@@ -50,13 +50,15 @@ def main() -> None:
     lines = []
     for i, photograph in enumerate(_run.photographs(rows)):
         parts = [
-            (panel := column[i]) and replace(panel, below=f"{shares[title][i]:+.0%}")
+            (panel := column[i]) and replace(panel, below=f"{round(float(shares[title][i]), 2) + 0.0:+.0%}")
             for title, column in panels.items()
         ]
         lines.append([photograph, *parts, whole[i]])
     header = ["Photograph", *panels, METHODS["full_grad"].title]
-    others = [f"{title} {values}" for title, v in {**shares, "rest": rest}.items() if title not in panels
-              for values in ["/".join(f"{s:+.0%}" for s in v.tolist())]]  # fmt: skip
+    by_photograph = {**{title: v for title, v in shares.items() if title not in panels}, "rest": rest}
+    others = [
+        f"{title} {'/'.join(f'{round(s, 2) + 0.0:.0%}' for s in v.tolist())}" for title, v in by_photograph.items()
+    ]
     caption = (
         f"{loaded.note}; the top class of each photograph is named below it and explained. Biases: the layers whose "
         "maps have this many cells, their maps made positive and scaled as in FullGrad; FullGrad is the sum of "
@@ -65,7 +67,9 @@ def main() -> None:
         f"{', '.join(others)} (what ReLU6 cuts off, for one). {_display.SCALE}" + _run.refusals(run, "cell left empty")
     )
     _run.save(
-        run, _display.grid([_display.Block(header, lines)], caption, _run.banner(run), title=headline(shares)), caption
+        run,
+        _display.grid([_display.Block(header, lines)], caption, _run.banner(run), title=headline(shares, rest)),
+        caption,
     )
 
 
@@ -77,11 +81,12 @@ def by_size(at_biases: list[Float[Tensor, "B ..."]]) -> dict[str, list[Tensor]]:
     return found
 
 
-def headline(shares: dict[str, Tensor]) -> str:
-    """What the image contributes to the score, and what the biases do, on average."""
+def headline(shares: dict[str, Tensor], rest: Tensor) -> str:
+    """What the image, the biases and the rest contribute to the score, on average."""
     means = {name: float(v.mean()) for name, v in shares.items()}
     image = means.pop(IMAGE)
-    return f"Of the logit the image itself makes {image:.0%}, the biases {sum(means.values()):.0%}"
+    others = f", what is cut off {float(rest.mean()):.0%}" if rest.abs().max() > 0.01 else ""
+    return f"Of the logit the image itself makes {image:.0%}, the biases {sum(means.values()):.0%}{others}"
 
 
 if __name__ == "__main__":

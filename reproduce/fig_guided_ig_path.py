@@ -114,9 +114,7 @@ def headline(cancelled: list[dict[str, float]]) -> str:
     straight, _, free = (sum(c[title] for c in cancelled) / len(cancelled) for title in PATHS)
     if free >= straight:
         return "The path of Guided Integrated Gradients, compared with the straight path"
-    return (
-        f"A guided path counts less that cancels: |a| is {free:.0f} times the change of the logit, not {straight:.0f}"
-    )
+    return f"Less cancels on a free guided path: |a| is {free:.0f} times the change of the logit, not {straight:.0f}"
 
 
 def draw(found: dict[str, Any], caption: str) -> Figure:
@@ -130,7 +128,7 @@ def draw(found: dict[str, Any], caption: str) -> Figure:
                 at = [i / found["steps"] for i in range(len(logits))]
                 ax.plot(at, logits.cpu(), ("-", "--", "-.")[k], color=_plot.LINES[k], label=title)
             ax.set(xlabel="position on the path (share of its steps)", ylabel="logit", title=name)
-        axes[0, 0].legend(loc="lower right")
+        axes[0, 0].legend(loc="center")
     return figure
 
 

@@ -4,8 +4,8 @@ Smilkov, Thorat, Kim, Viegas, Wattenberg. SmoothGrad: removing noise by adding n
 figure 3 (level of noise) and figure 4 (number of samples).
 
 The reader should see: with few samples the map is a draw of chance, since a second draw gives another one. With more
-samples two draws agree. More noise needs more samples. The plain gradient has no chance in it and is grainy all the
-same: that two draws agree does not mean that a map is right.
+samples two draws agree better; on this network 50 samples of the usual noise are still few. The plain gradient has no
+chance in it and is grainy all the same: that two draws agree does not mean that a map is right.
 
 Settings that differ from the paper: another network and photograph. The numbers are added.
 """

@@ -121,7 +121,7 @@ def headline(kept: Mapping[str, Mapping[str, Mapping[str, Any]]], n: int) -> str
     regions, pixels = (kept[name][area]["mean"] for name in kept)
     return (
         f"{float(area):.0%} of the image keep a probability of {regions:.2f} as regions, "
-        f"{pixels:.2f} as single pixels (mean of {n} photographs)"
+        f"{pixels:.2f} as pixels ({n} photographs)"
     )
 
 

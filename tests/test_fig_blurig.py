@@ -26,6 +26,11 @@ def test_each_share_is_near_the_rise_of_the_score_over_its_band():
         np.testing.assert_allclose(share, (f[b] - f[a]) / change, atol=0.15)
 
 
+def test_the_title_names_the_largest_band_of_each_photograph():
+    parts = {"50 to 20 px": torch.tensor([0.1, 0.7]), "20 to 0 px": torch.tensor([0.9, 0.3])}
+    assert figure.headline(parts, ["a", "b"]).endswith(": a 20 to 0 px (90%), b 50 to 20 px (70%)")
+
+
 def test_the_blur_is_scipys():
     x = torch.randn(1, 1, 9, 12, dtype=torch.float64)
     assert torch.equal(figure.blur(x, 0), x)

@@ -35,4 +35,6 @@ def test_groups_hold_every_term_once_and_nothing_is_left_on_a_network_of_relus()
 
 def test_the_title_is_the_mean_over_photographs():
     shares = {figure.IMAGE: torch.tensor([0.1, 0.3]), "biases": torch.tensor([0.5, 0.7])}
-    assert figure.headline(shares) == "Of the logit the image itself makes 20%, the biases 60%"
+    complete = "Of the logit the image itself makes 20%, the biases 60%"
+    assert figure.headline(shares, torch.tensor([0.001, 0.0])) == complete
+    assert figure.headline(shares, torch.tensor([0.3, 0.1])) == complete + ", what is cut off 20%"
