@@ -94,11 +94,12 @@ def enough(gaps: dict[str, dict[str, float]]) -> int | None:
 
 
 def headline(gaps: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The steps that the best and the usual rule need."""
-    need = {rule: enough(by) for rule, by in gaps.items()}
+    """The steps that the best rule and that of the paper need."""
     most = max(int(m) for m in gaps["right"])
-    usual, middle = (f"{n} steps" if n else f"more than {most} steps" for n in (need["right"], need["middle"]))
-    return f"A gap below 5 % takes {usual} with the rule of the paper, {middle} with the middle of each step"
+    need = {rule: enough(by) or most + 1 for rule, by in gaps.items()}
+    best = min(need, key=need.__getitem__)
+    steps = {rule: f"{n} steps" if n <= most else f"more than {most} steps" for rule, n in need.items()}
+    return f"A gap below 5 % takes {steps[best]} with {best.replace('_', '-')}, {steps['right']} with the paper's rule"
 
 
 def draw(found: dict[str, Any], head: str, caption: str, banner: str) -> Figure:
@@ -114,7 +115,7 @@ def draw(found: dict[str, Any], head: str, caption: str, banner: str) -> Figure:
                 at, [v["low"] for v in by.values()], [v["high"] for v in by.values()], color=colour, alpha=0.1
             )
         left.axhline(ENOUGH, color="black", lw=0.6, ls="--")
-        left.set(xscale="log", yscale="log", xlabel="steps", ylabel="gap, share of the change")
+        left.set(xscale="log", yscale="log", xlabel="steps", ylabel="gap, share of the change", ylim=(1e-3, None))
         left.set_xticks([int(m) for m in found["gaps"]["right"]], list(found["gaps"]["right"]))
         left.minorticks_off()
         left.legend(loc="lower left", handlelength=1.8)
