@@ -56,9 +56,9 @@ def main() -> None:
     for i, (row, photograph) in enumerate(zip(rows, _run.photographs(rows), strict=True)):
         sharp = [_display.Panel(picture(blurred[b][i], loaded), below=f"logit {f[b][i]:.1f}") for _, b in bands]
         blank = _display.Panel(picture(blurred[EDGES[0]][i], loaded), below=f"logit {f[EDGES[0]][i]:.1f}")
-        whole = _display.Panel(row.photo.rgb, up_to[EDGES[0]][i].sum(dim=0), below=f"{run.numbers['sum'][i]:.0%}")
+        whole = _display.Panel(row.photo.rgb, up_to[EDGES[0]][i].sum(dim=0), below=percent(run.numbers["sum"][i]))
         maps = [
-            _display.Panel(row.photo.rgb, m[i].sum(dim=0), below=f"{parts[name][i]:.0%}")
+            _display.Panel(row.photo.rgb, m[i].sum(dim=0), below=percent(parts[name][i]))
             for name, m in zip(parts, bands.values(), strict=True)
         ]
         lines += [[photograph, blank, *sharp], [None, whole, *maps]]
@@ -80,13 +80,18 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     return rows @ x @ columns
 
 
+def percent(share: Tensor) -> str:
+    """A share in per cent, without a minus zero."""
+    return f"{round(float(share), 2) + 0.0:.0%}"
+
+
 def headline(parts: dict[str, Tensor], names: list[str]) -> str:
     """The band in which the largest part of the score of each photograph arises."""
     found = []
     for i, name in enumerate(names):
         best = max(parts, key=lambda band: float(parts[band][i]))
         found.append(f"{name} {best} ({parts[best][i]:.0%})")
-    return f"Blur whose end brings the largest part of the score: {', '.join(found)}"
+    return f"The score arises where its detail appears: {', '.join(found)}"
 
 
 if __name__ == "__main__":
