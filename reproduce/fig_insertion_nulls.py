@@ -169,7 +169,7 @@ def draw(
             bottom.set_xlabel(f"area of {side}, minus white noise's")
             bottom.grid(axis="x", lw=0.3, color="#dddddd")
         axes[0, 0].set_ylabel("probability of the class")
-        axes[0, 0].set_title(" \n ")  # room for the legend, which is wider than its axes
+        axes[0, 0].set_title(" \n \n ")  # room for the legend, which is wider than its axes
         legend = axes[0, 0].legend(loc="lower center", bbox_to_anchor=(1.0, 1.02), ncols=3)
         legend.set_in_layout(False)
         axes[1, 0].set_yticks(range(lines), [*(m["title"] for m in methods.values()), *controls])
