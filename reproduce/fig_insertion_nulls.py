@@ -157,7 +157,7 @@ def draw(
             white = controls["white noise"]
             ax.plot(white["at"], white[side]["curve"], ":", color=_plot.CONTROL, label="white noise")
             ax.set_xlabel(f"share of pixels {'shown' if side == 'insertion' else 'removed'}")
-            ax.set_title(side.capitalize())
+            ax.text(0.98, 0.02 if side == "insertion" else 0.9, side, transform=ax.transAxes, ha="right", weight="bold")
             for i, (name, m) in enumerate(methods.items()):
                 dot(bottom, m["matched"]["above white"][side], i + 0.2, colours[name], "white")
                 dot(bottom, m["itself"]["above white"][side], i - 0.12, colours[name], colours[name])
@@ -166,10 +166,12 @@ def draw(
             for i, m in enumerate(controls.values(), len(methods)):
                 dot(bottom, m["above white"][side], i, _plot.CONTROL, _plot.CONTROL)
             bottom.axvline(0, color="black", lw=0.6, zorder=0)
-            bottom.set_xlabel(f"area under the {side} curve, minus that of white noise")
+            bottom.set_xlabel(f"area of {side}, minus white noise's")
             bottom.grid(axis="x", lw=0.3, color="#dddddd")
         axes[0, 0].set_ylabel("probability of the class")
-        axes[0, 1].legend(loc="upper right")  # deletion curves fall: there is room
+        axes[0, 0].set_title(" \n \n ")  # room for the legend, which is wider than its axes
+        legend = axes[0, 0].legend(loc="lower center", bbox_to_anchor=(1.0, 1.02), ncols=3)
+        legend.set_in_layout(False)
         axes[1, 0].set_yticks(range(lines), [*(m["title"] for m in methods.values()), *controls])
         axes[1, 0].set_ylim(lines - 0.4, -0.6)
     return figure

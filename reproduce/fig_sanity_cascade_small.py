@@ -113,7 +113,7 @@ def maps(found: Cascade, x: Float[Tensor, "1 h w"]) -> _display.Block:
 
     steps = [[panel(a[i]) for a in found.maps.values()] for i in range(len(found.labels))]
     return _display.Block(
-        ["Digit", *(title(name).replace("Backprop", "Back-prop") for name in found.maps)],  # as wide as a map
+        ["Digit", *(title(name).replace("Backpropagation", "Backprop") for name in found.maps)],  # as wide as a map
         [[None if i else _display.Panel(rgb), *line] for i, line in enumerate(steps)],
         labels=[found.labels[0], *(f"{'down to ' if i else ''}{name}" for i, name in enumerate(found.labels[1:]))],
     )

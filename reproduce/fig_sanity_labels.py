@@ -131,7 +131,7 @@ def draw(found: Mapping[str, Mapping[str, Any]], caption: str) -> Any:  # noqa: 
 
 def blocks(x: Tensor, maps: Mapping[str, Sequence[Tensor]]) -> list[_display.Block]:
     """For each digit, one row per network: the digit and its maps."""
-    header = ["Digit", *(title(name).replace("Backprop", "Back-prop") for name in maps)]
+    header = ["Digit", *(title(name).replace("Backpropagation", "Backprop") for name in maps)]
     labels = ["true labels", "true labels, again", "permuted labels"]
     out = []
     for i, picture in enumerate(x):

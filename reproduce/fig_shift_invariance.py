@@ -125,7 +125,7 @@ def block(x: Float[Tensor, "B 1 H W"], m: float, maps: Mapping[str, list[Tensor]
         panels.append([_display.Panel(rgb(x[i]), pair and pair[k][i]) for i in range(len(x)) for k in range(2)])
     header = ["f1 at x", f"f2 at x {'-' if m < 0 else '+'} {abs(m):g}"] * len(x)
     short = {BLACK: "IG, black", ZERO: "IG, zeros", "input_x_gradient": "Gradient x Input"}
-    names = [short.get(name) or title(name).replace("Backprop", "Back-prop") for name in maps]
+    names = [short.get(name) or title(name).replace("Backpropagation", "Backprop") for name in maps]
     return _display.Block(header, panels, ["Digit", *names])
 
 
