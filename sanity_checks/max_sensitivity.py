@@ -20,6 +20,8 @@ again at each call has about 1.4. Norms are of the map as returned, so at its ow
 is || Phi(x + delta_j) ||, as in captum.
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -73,19 +75,12 @@ def max_sensitivity(
     Raises:
         ValueError: samples is below 1, the radius is not positive, or the method's maps have another shape than `maps`.
     """
-    if samples < 1 or radius <= 0:
-        raise ValueError(f"samples, radius: need one sample at least and a radius above 0, got {samples} and {radius}")
     check_maps(maps, x)
     x, Phi = x.detach(), at_least_float32(maps.detach())  # B C H W, B K h w
-    a = at_least_float32(x)
-    r = radius * (a.amax(dim=(1, 2, 3), keepdim=True) - a.amin(dim=(1, 2, 3), keepdim=True))  # B 1 1 1
-    rng = torch.Generator().manual_seed(seed)
     change, size = [], []
-    for k in chunks(samples, chunk, len(x)):
-        U = torch.stack([2 * torch.rand(x.shape[1:], generator=rng) - 1 for _ in range(samples)[k]])  # k C H W
-        delta = r * U[:, None].to(a)  # k B C H W
-        X = (a + delta).to(x.dtype).flatten(0, 1)  # kB C H W
-        moved = explain(of, model, X, target.repeat(len(U))).unflatten(0, (len(U), len(x)))  # k B K h w
+    for delta in neighbours(x, radius, samples, seed, chunk):  # k B C H W
+        X = (at_least_float32(x) + delta).to(x.dtype).flatten(0, 1)  # kB C H W
+        moved = explain(of, model, X, target.repeat(len(delta))).unflatten(0, (len(delta), len(x)))  # k B K h w
         if moved.shape[1:] != Phi.shape:
             raise ValueError(f"maps: must be those of the method, {tuple(moved.shape[1:])}, got {tuple(Phi.shape)}")
         change.append(norm(moved - Phi))  # k B
@@ -96,6 +91,24 @@ def max_sensitivity(
         values=(change / torch.where(scale == 0, 1.0, scale)).amax(dim=0),
         columns={"lipschitz": (change / torch.where(size == 0, 1.0, size)).amax(dim=0)},
     )
+
+
+def neighbours(
+    x: Float[Tensor, "B C H W"], radius: float, samples: int, seed: int, chunk: int
+) -> Iterator[Float[Tensor, "k B C H W"]]:
+    """The perturbations delta, a few at a time, in float32 at least.
+
+    Raises:
+        ValueError: samples is below 1, or the radius is not positive.
+    """
+    if samples < 1 or radius <= 0:
+        raise ValueError(f"samples, radius: need one sample at least and a radius above 0, got {samples} and {radius}")
+    a = at_least_float32(x)
+    r = radius * (a.amax(dim=(1, 2, 3), keepdim=True) - a.amin(dim=(1, 2, 3), keepdim=True))  # B 1 1 1
+    rng = torch.Generator().manual_seed(seed)
+    for k in chunks(samples, chunk, len(x)):
+        U = torch.stack([2 * torch.rand(x.shape[1:], generator=rng) - 1 for _ in range(samples)[k]])  # k C H W
+        yield r * U[:, None].to(a)  # k B C H W
 
 
 def norm(a: Float[Tensor, "*n K h w"]) -> Float[Tensor, "*n"]:
