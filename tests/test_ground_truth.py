@@ -512,6 +512,7 @@ SIZED = {  # keywords for images of 32 x 32
     "faithfulness_correlation": {"size": 60},
     "insertion_deletion": {"step": 32},
     "irof": {"segments": 40},
+    "mas": {"step": 32},
     "monotonicity_correlation": {"size": 16, "samples": 4},
     "pixel_flipping": {"region": 4, "steps": 20, "repeats": 1},
     "pointing_game": {"margin": 0.0},
