@@ -1,5 +1,6 @@
 """torchrun with two processes on the CPU: killed and started again, it gives what one process gives."""
 
+import contextlib
 import json
 import os
 import signal
@@ -95,9 +96,11 @@ def test_killed_twice_the_table_is_that_of_one_process(folder, tmp_path, monkeyp
 
     process = start(*TORCHRUN, *script, "--out", out)
     wait_for_parts(out, len(before) + 3, process)
+    children = ranks(process)  # while their parent lives: later they cannot be found
     os.killpg(process.pid, signal.SIGKILL)  # all
-    for rank in ranks(process):
-        os.kill(rank, signal.SIGKILL)
+    for rank in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGKILL)
     process.communicate(timeout=120)
     assert not (out / "table_faithfulness.md").exists()
 
