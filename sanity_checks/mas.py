@@ -9,7 +9,7 @@ Insertion and deletion, corrected by how well the sizes of the attributions agre
     S_k   =  r_k - |d_k - r_k|   (insertion)        r_k + |d_k - r_k|   (deletion),  clipped to [0, 1], min-max
     MAS   =  AUC(S insertion)  -  AUC(S deletion)
 
-p_k     softmax probability of the class with k pixels inserted or deleted     path
+p_k     softmax probability of the class with k pixels inserted or deleted     insertion_deletion
 p_b     the same without any pixel of the image                                first (insertion), last (deletion)
 d       of |a|, the channels summed                                            density
 
@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from methods._cost import Formula
 from methods._torch import ratio
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import path, pixels, probability, ranks
-from sanity_checks.insertion_deletion import auc, substrate
+from sanity_checks._torch import pixels
+from sanity_checks.insertion_deletion import auc, insertion_deletion
 
 
 @check(
@@ -74,20 +74,16 @@ def mas(
     Raises:
         ValueError: step below 1, or an unknown substrate.
     """
-    if step < 1:
-        raise ValueError(f"step: at least one pixel per point, got {step}")
-    x, n = x.detach(), x.shape[2] * x.shape[3]
     a = pixels(maps, x).abs()  # B H W
     a = torch.where(a.amax(dim=(1, 2), keepdim=True) > 0, a, 1.0)
-    rank, f = ranks(a), probability(target)
-    counts = torch.tensor([*range(0, n, step), n], device=x.device)  # points
-    d = density(a)[:, counts]  # B points
-    out = path(model, x, substrate(x, deletion, "deletion"), rank, counts, f, chunk).T  # B points
-    into = path(model, substrate(x, insertion, "insertion"), x, rank, counts, f, chunk).T  # B points
+    options = {"step": step, "deletion": deletion, "insertion": insertion, "chunk": chunk}
+    found = insertion_deletion(model, x, target, a[:, None], **options)
+    into, out = found.curves["insertion"], found.curves["deletion"]  # B points
+    d = density(a)[:, [round(share * a[0].numel()) for share in found.at]]  # B points
     r_in = ratio(into - into[:, :1], into[:, -1:] - into[:, :1]).clamp(0, 1).cummax(dim=1).values
     r_out = 1 - ratio(out[:, :1] - out, out[:, :1] - out[:, -1:])  # 1 where nothing changes, as r_in is 0
     r_out = r_out.clamp(0, 1).cummin(dim=1).values
-    line = torch.linspace(0, 1, len(counts), dtype=d.dtype, device=d.device)
+    line = torch.linspace(0, 1, len(found.at), dtype=d.dtype, device=d.device)
     s_in = stretched(r_in - (d - r_in).abs(), line)
     s_out = stretched(r_out + (1 - d - r_out).abs(), line.flip(0))
     i, o = auc(s_in), auc(s_out)
@@ -95,7 +91,7 @@ def mas(
         values=i - o,
         columns={"insertion": i, "deletion": o},
         curves={"insertion": s_in, "deletion": s_out},
-        at=tuple(k / n for k in counts.tolist()),
+        at=found.at,
     )
 
 

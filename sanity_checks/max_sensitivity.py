@@ -78,11 +78,7 @@ def max_sensitivity(
     check_maps(maps, x)
     x, Phi = x.detach(), at_least_float32(maps.detach())  # B C H W, B K h w
     change, size = [], []
-    for delta in neighbours(x, radius, samples, seed, chunk):  # k B C H W
-        X = (at_least_float32(x) + delta).to(x.dtype).flatten(0, 1)  # kB C H W
-        moved = explain(of, model, X, target.repeat(len(delta))).unflatten(0, (len(delta), len(x)))  # k B K h w
-        if moved.shape[1:] != Phi.shape:
-            raise ValueError(f"maps: must be those of the method, {tuple(moved.shape[1:])}, got {tuple(Phi.shape)}")
+    for delta, _, moved in neighbours(model, x, target, Phi, of, radius, samples, seed, chunk):
         change.append(norm(moved - Phi))  # k B
         size.append(norm(delta))  # k B
     change, size = torch.cat(change), torch.cat(size)  # samples B
@@ -94,12 +90,20 @@ def max_sensitivity(
 
 
 def neighbours(
-    x: Float[Tensor, "B C H W"], radius: float, samples: int, seed: int, chunk: int
-) -> Iterator[Float[Tensor, "k B C H W"]]:
-    """The perturbations delta, a few at a time, in float32 at least.
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Int[Tensor, " B"],
+    maps: Float[Tensor, "B K h w"],
+    of: Attribution,
+    radius: float,
+    samples: int,
+    seed: int,
+    chunk: int,
+) -> Iterator[tuple[Float[Tensor, "k B C H W"], Float[Tensor, "kB C H W"], Float[Tensor, "k B K h w"]]]:
+    """A few neighbours of each image at a time: delta, in float32 at least; the images x + delta; their maps.
 
     Raises:
-        ValueError: samples is below 1, or the radius is not positive.
+        ValueError: samples is below 1, the radius is not positive, or the method's maps have another shape than `maps`.
     """
     if samples < 1 or radius <= 0:
         raise ValueError(f"samples, radius: need one sample at least and a radius above 0, got {samples} and {radius}")
@@ -108,7 +112,12 @@ def neighbours(
     rng = torch.Generator().manual_seed(seed)
     for k in chunks(samples, chunk, len(x)):
         U = torch.stack([2 * torch.rand(x.shape[1:], generator=rng) - 1 for _ in range(samples)[k]])  # k C H W
-        yield r * U[:, None].to(a)  # k B C H W
+        delta = r * U[:, None].to(a)  # k B C H W
+        X = (a + delta).to(x.dtype).flatten(0, 1)  # kB C H W
+        moved = explain(of, model, X, target.repeat(len(U))).unflatten(0, (len(U), len(x)))  # k B K h w
+        if moved.shape[1:] != maps.shape:
+            raise ValueError(f"maps: must be those of the method, {tuple(moved.shape[1:])}, got {tuple(maps.shape)}")
+        yield delta, X, moved
 
 
 def norm(a: Float[Tensor, "*n K h w"]) -> Float[Tensor, "*n"]:

@@ -26,7 +26,7 @@ from methods._calls import logits
 from methods._cost import Formula
 from methods._torch import Attribution, at_least_float32
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import check_maps, explain
+from sanity_checks._torch import check_maps
 from sanity_checks.max_sensitivity import neighbours, norm
 
 
@@ -83,11 +83,7 @@ def relative_stability(
     with torch.no_grad():
         h = logits(model, x)  # B N
     ris, ros = [], []
-    for delta in neighbours(x, radius, samples, seed, chunk):  # k B C H W
-        X = (at_least_float32(x) + delta).to(x.dtype).flatten(0, 1)  # kB C H W
-        moved = explain(of, model, X, target.repeat(len(delta))).unflatten(0, (len(delta), len(x)))  # k B K h w
-        if moved.shape[1:] != e.shape:
-            raise ValueError(f"maps: must be those of the method, {tuple(moved.shape[1:])}, got {tuple(e.shape)}")
+    for delta, X, moved in neighbours(model, x, target, e, of, radius, samples, seed, chunk):
         with torch.no_grad():
             H = logits(model, X).unflatten(0, (len(delta), len(x)))  # k B N
         change = norm((moved - e) / torch.where(e == 0, eps, e))  # k B
