@@ -37,6 +37,7 @@ def attribute(
         name: a key of METHODS.
         model: a module in evaluation mode, or a function, from images B C H W to logits (B, N): the output itself, its
             `.logits`, its ["logits"], or the first tensor of a tuple. For another output, `target` must be a callable.
+            A function may return a NumPy array.
         x: normalised images, floating point, on the model's device.
         target: one class per image (a tensor, list or array), one class for all, None: the top class; or a callable
             that gets what the model returned and gives one score per image (B,).
@@ -94,7 +95,13 @@ class Function(nn.Module):
         self.training = False  # not train(False): that would change `layer`
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Any:
-        return self.fn(x)
+        try:
+            output = self.fn(x)
+        except RuntimeError as error:
+            if not x.requires_grad or "numpy()" not in str(error):
+                raise
+            output = self.fn(x.detach())  # it leaves PyTorch: its scores have no gradient
+        return torch.from_numpy(output).to(x.device) if isinstance(output, np.ndarray) else output
 
 
 @contextlib.contextmanager

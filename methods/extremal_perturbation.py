@@ -33,7 +33,7 @@ from methods._calls import run
 from methods._cost import Formula
 from methods._regions import blurred
 from methods._registry import method
-from methods._torch import Target, at_least_float32, derivatives, match_format, score, tile
+from methods._torch import Target, at_least_float32, dependent, derivatives, match_format, score, tile
 
 PASSES = Formula("steps · areas", lambda s: s.steps * len(s.areas) * (1 + (s.reward == "dual")))
 
@@ -96,6 +96,7 @@ def extremal_perturbation(
             seen = perturbed(pyramid, torch.cat(kinds))  # n B C H W
             seen = seen.flip(4) if t % 2 == 0 else seen
             y = score(run(model, match_format(x, seen.flatten(0, 1))), tile(target, len(seen)))
+            dependent(y if y.requires_grad else None)  # the other term depends on mbar anyway
             f = at_least_float32(y).unflatten(0, (-1, n, len(x)))  # kinds n B
             f = {"preserve": f[0], "delete": -f[0], "dual": f[0] - f[-1]}[reward]
             off = ((whole.flatten(2).sort(dim=2).values - r) ** 2).mean(dim=2)  # n B

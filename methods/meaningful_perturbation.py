@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from methods._calls import run
 from methods._regions import Fill, blurred, hiding
 from methods._registry import method
-from methods._torch import Target, at_least_float32, derivatives, match_format, score
+from methods._torch import Target, at_least_float32, dependent, derivatives, match_format, score
 
 
 @method(
@@ -91,6 +91,7 @@ def meaningful_perturbation(
             m.requires_grad_()
             seen = torch.lerp(null[..., i : i + H, j : j + W], a[..., i : i + H, j : j + W], up(m))  # Phi
             f = at_least_float32(score(run(model, match_format(x, seen)), target))  # B
+            dependent(f if f.requires_grad else None)  # the loss depends on m anyway
             d_i, d_j = F.pad(m.diff(dim=2), (0, 0, 0, 1)), F.pad(m.diff(dim=3), (0, 1))
             roughness = (d_i**2 + d_j**2).clamp(min=1e-12) ** (beta / 2)
             loss = f + (area * (1 - m).abs() + rough * roughness).sum(dim=(1, 2, 3))  # B

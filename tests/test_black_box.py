@@ -284,7 +284,7 @@ def model_of(fn):
 def numpy_model(x):
     """No gradient, no layer, no hook."""
     weight = np.random.default_rng(0).normal(size=(3, 8))
-    return torch.from_numpy(np.tanh(x.detach().cpu().numpy()[..., ::3, ::2].mean(axis=(2, 3)) @ weight))
+    return np.tanh(x.cpu().numpy()[..., ::3, ::2].mean(axis=(2, 3)) @ weight)
 
 
 @pytest.mark.parametrize(
@@ -295,6 +295,12 @@ def test_a_function_of_images_is_enough(name):
     assert a.shape == (3, 1, 32, 32)
     assert a.isfinite().all()
     assert a.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "meaningful_perturbation", "extremal_perturbation"])
+def test_a_numpy_model_has_no_gradient_and_the_error_says_so(name):
+    with pytest.raises(ValueError, match="its score does not depend on the image in a differentiable way"):
+        methods.attribute(name, numpy_model, images(), 0)
 
 
 @pytest.mark.parametrize("name", ["rise", "lime", "kernel_shap", "sobol_attribution", "hsic_attribution"])
