@@ -58,7 +58,8 @@ def rise(
     Raises:
         ValueError: samples, cells or p is out of range, stop is negative, or masks are not N H W of the image.
     """
-    if samples < 1 or not 1 <= cells <= min(x.shape[2:]) or not 0 < p <= 1 or stop < 0:
+    room = min(x.shape[2:]) if masks is None else cells
+    if samples < 1 or not 1 <= cells <= room or not 0 < p <= 1 or stop < 0:
         given = f"{samples}, {cells}, {p} and {stop}"
         raise ValueError(f"samples, cells, p, stop: need 1, 1 cell, 0 < p <= 1 and stop >= 0 at least, got {given}")
     if masks is not None and (masks.ndim != 3 or masks.shape[1:] != x.shape[2:] or len(masks) != samples):

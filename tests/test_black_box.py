@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 import methods
 from helpers import CLASSES, images, references
-from methods import METHODS
+from methods import METHODS, _progress
 from methods._coalitions import draw, expected
 from methods._partition import lab, merge_tree, order
 from methods._regions import FILLS, SEGMENTATIONS, blurred, count, drawn, hiding, painted, regions
@@ -24,7 +24,7 @@ SMALL = {"samples": 40, "designs": 8, "segments": 4, "k": 4}
 
 
 def call(name, model, x, target=CLASSES, **more):
-    given = {k: v for k, v in (SMALL | more).items() if k in METHODS[name].params}
+    given = {k: v for k, v in (SMALL | more).items() if k in {*METHODS[name].params, "progress"}}
     return methods.attribute(name, model, x, target, **given)
 
 
@@ -368,3 +368,11 @@ def test_bad_input_is_named(name, wrong, words):
 def test_hipe_refuses_images_without_room_for_windows():
     with pytest.raises(ValueError, match="x: images must have 8 pixels at least"):
         call("hipe", lambda v: v.mean(dim=(2, 3)), images(1, h=6, w=6), 0)
+
+
+def test_progress_counts_the_images_that_run(capfd, monkeypatch):
+    call("rise", net("relu"), images(), samples=50)
+    assert not capfd.readouterr().err
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    call("rise", net("relu"), images(), samples=50, progress=True)
+    assert "rise: 150 of 150 images" in capfd.readouterr().err
