@@ -13,7 +13,9 @@ from skimage.segmentation import felzenszwalb, quickshift, slic
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods._torch import Target, at_least_float32, chunks, ratio, scores
+from methods._calls import here, run
+from methods._layers import probe
+from methods._torch import Target, at_least_float32, chunks, match_format, ratio, score, scores, tile
 
 # g: a grid of g x g cells; a name below; a label of each pixel (H W or B H W); or what labels an image H W 3 in [0, 1].
 Segments = int | str | Tensor | Callable[[Any], Any]
@@ -178,6 +180,39 @@ def masked_scores(
 ) -> Float[Tensor, "n B"]:
     """The scores of n versions of each image, seen through masks that are made when they are needed."""
     return torch.cat([scores(model, hide(masks(part)), target, like=x) for part in chunks(n, chunk, len(x))])
+
+
+def without_tokens(
+    model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, seen: Float[Tensor, "m B R"]
+) -> Float[Tensor, "m B"]:
+    """The scores of a ViT of timm that gets only the tokens of the patches where `seen` is 1; all sets have as many.
+
+    Raises:
+        ValueError: the model has no place where patches can be dropped, or the regions are not its patches.
+    """
+    m, B, R = seen.shape
+    place = getattr(model, "patch_drop", None)
+    if not isinstance(place, nn.Module):
+        raise ValueError("fill: 'drop' takes tokens away from a ViT of timm (its `patch_drop`); use another fill here")
+    cells = seen.flatten(0, 1).nonzero()[:, 1].view(m * B, -1)  # mB n
+
+    def drop(_module: nn.Module, _args: Any, tokens: Float[Tensor, "mB T D"]) -> Float[Tensor, "mB t D"]:
+        found = probe(model, x).tokens
+        if found is None or len(found.cells) != R:
+            patches = "none" if found is None else f"{found.h} x {found.w}"
+            raise ValueError(f"segments: 'drop' needs the model's patches as regions ({patches}), got {R} regions")
+        patch = torch.tensor(found.cells, device=x.device)
+        others = [t for t in range(tokens.shape[1]) if t not in set(found.cells)]  # the class token, registers
+        kept = torch.cat([torch.tensor(others, device=x.device).long().expand(m * B, -1), patch[cells]], dim=1)
+        return tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+
+    probe(model, x)  # before the hook
+    handle = place.register_forward_hook(here(drop))
+    try:
+        output = run(model, match_format(x, x.expand(m, *x.shape).flatten(0, 1)))
+    finally:
+        handle.remove()
+    return at_least_float32(score(output, tile(target, m))).unflatten(0, (m, B))
 
 
 def greedy(

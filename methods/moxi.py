@@ -14,7 +14,7 @@ A_t     the t patches that were identified               A
 map     1 - (t - 1) / k of the t-th patch, 0 of the rest greedy
 
 Differs from the paper: f is the logit; the paper's is log( p / (1 - p) ), which a callable target gives. Patches are
-filled (the paper's choice for CNNs; on a ViT it takes away their tokens).
+filled with zeros, as the paper does for CNNs; fill="drop" takes away their tokens, as it does for ViTs.
 Differs from other code: the authors' code (KosukeSumiyasu/MoXI) identifies all patches of 14 x 14, 19,306 passes; here
 the first `k` of `segments`.
 Good to know: an order, so there is no unit, and a constant score has one, too: that of the patches. The cost grows with
@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._cost import Formula
-from methods._regions import Fill, Segments, greedy, greedy_steps, hiding, painted, regions
+from methods._regions import Fill, Segments, greedy, greedy_steps, hiding, painted, regions, without_tokens
 from methods._registry import method
 from methods._torch import Target, at_least_float32, scores
 
@@ -56,16 +56,17 @@ def moxi(
     """The order in which patches make the score highest (insertion) or, taken away, lowest (deletion).
 
     Raises:
-        ValueError: k is below 1, curve is unknown, or as `regions`, `hiding`.
+        ValueError: k is below 1, curve is unknown, or as `regions`, `hiding`, `without_tokens`.
     """
     if curve not in ("insertion", "deletion"):
         raise ValueError(f"curve: must be 'insertion' or 'deletion', got {curve!r}")
     labels = regions(x, segments)
-    hide = hiding(x, fill, labels)
+    hide = hiding(x, "zero" if fill == "drop" else fill, labels)
 
     def value(A: Float[Tensor, "m B R"]) -> Float[Tensor, "m B"]:
-        if curve == "insertion":
-            return scores(model, hide(painted(A, labels)), target, like=x)
-        return -scores(model, hide(painted(1 - A, labels)), target, like=x)
+        seen, sign = (A, 1) if curve == "insertion" else (1 - A, -1)
+        if fill == "drop":
+            return sign * without_tokens(model, x, target, seen)
+        return sign * scores(model, hide(painted(seen, labels)), target, like=x)
 
     return greedy(labels, k, value, chunk)[:, None].to(at_least_float32(x))  # B 1 H W

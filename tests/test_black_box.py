@@ -278,6 +278,28 @@ def model_of(fn):
     return Model()
 
 
+def test_moxi_takes_tokens_away_where_the_paper_does():
+    """On a ViT, by the network's own parts on fewer tokens."""
+    model, image, c = net("vit"), images(1), 4
+
+    def f(patches):
+        tokens = model._pos_embed(model.patch_embed(image))  # the class token first
+        tokens = model.norm_pre(tokens[:, [0, *(1 + b for b in sorted(patches))]])
+        with torch.no_grad():
+            return float(model.forward_head(model.norm(model.blocks(tokens)))[0, c])
+
+    A = []
+    for _ in range(5):
+        A.append(max((b for b in range(16) if b not in A), key=lambda b: f([*A, b])))
+    a = METHODS["moxi"].fn(model, image, torch.tensor([c]), segments=4, k=5, fill="drop")
+    order = a[0, 0, ::8, ::8].flatten().argsort(descending=True)
+    assert order[:5].tolist() == A
+    with pytest.raises(ValueError, match="fill: 'drop' takes tokens away from a ViT"):
+        call("moxi", net("relu"), images(), fill="drop")
+    with pytest.raises(ValueError, match=r"segments: 'drop' needs the model's patches as regions \(4 x 4\), got 25"):
+        call("moxi", net("vit"), images(), fill="drop", segments=5)
+
+
 # ---- any function
 
 
