@@ -395,6 +395,15 @@ def test_the_gain_of_several_classes(monkeypatch):
     assert "| 13 + 0 | 13 + 0 | 13 + 0 | 5.0 | 20.0 |" in text
 
 
+def test_the_reader_sees_several_classes_for_the_passes_of_one():
+    rows = numbers("timing_cpu")["classes"]
+    one = {r["method"]: r["passes"] for r in rows if r["classes"] == 1}
+    assert set(one) == set(_several.METHODS)
+    for r in rows:
+        if METHODS[r["method"]].backward.total == 0:
+            assert r["passes"] == one[r["method"]], r["method"]
+
+
 # ---- comparisons
 
 
