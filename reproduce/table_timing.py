@@ -31,7 +31,7 @@ from collections.abc import Sequence
 import torch
 
 import _several
-from _cells import Rates, Subject, as_promised, call_of, cells_of, other_settings, subjects, wrong
+from _cells import OTHER_SETTINGS, Rates, Subject, as_promised, call_of, cells_of, other_settings, subjects, wrong
 from _clock import LONG
 from _peers import MODULES, PEERS, version
 from _timing import MANY, Cell, compare
@@ -160,12 +160,17 @@ def kept(run: _run.Run, cells: list[Cell], others: list[Cell]) -> tuple[list[Cel
         run.methods[name] = facts["methods"][name]
     run.numbers["kept"] = [*there.get("kept", []), {"commit": facts["commit"], "again": sorted(new)}]
 
-    def joined(old: list[Cell], fresh: list[Cell]) -> list[Cell]:
-        return sorted(
-            [c for c in old if c["method"] not in new] + fresh, key=lambda c: list(METHODS).index(c["method"])
-        )
+    networks = list(dict.fromkeys(c["model"] for c in there["cells"]))
+    settings, names = [name for name, _ in OTHER_SETTINGS], list(METHODS)
+    cells += [c for c in there["cells"] if c["method"] not in new]
+    others += [c for c in there["other_settings"] if c["method"] not in new]
 
-    return joined(there["cells"], cells), joined(there["other_settings"], others), there["peers"], there["classes"]
+    def place(c: Cell) -> tuple[int, int, int]:
+        return networks.index(c["model"]), CELLS.index((c["dtype"], c["batch"])), names.index(c["method"])
+
+    cells.sort(key=place)
+    others.sort(key=lambda c: settings.index(c["method"]))
+    return cells, others, there["peers"], there["classes"]
 
 
 def write(
