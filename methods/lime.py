@@ -14,7 +14,7 @@ beta    map: the weight of each region                   beta
 Differs from the paper: it selects K regions with Lasso; here beta has all regions, and minimises L + alpha |beta|^2.
 This, the square root of pi, the segmentation and the default numbers are those of the authors' code for images (pip's
 lime). sampling="glime" is GLIME (Tan, Tian, Li, NeurIPS 2023): D^2 is the number of hidden regions, and z is drawn from
-pi instead of weighted by it: each region is seen with probability 1 / (1 + exp(-1 / sigma^2)). Less variance.
+pi instead of weighted by it: each region is seen with probability 1 / (1 + exp(-1 / sigma^2)).
 Differs from other code: f is the logit, which a callable target replaces; pip's lime explains probabilities.
 Good to know: the regions decide the map. Any segmentation can be given (DSEG-LIME is `segments=` with masks of a
 segmentation network); see Pihlgren and Framling (arXiv:2409.04116). alpha shrinks beta when f is small or R is large.

@@ -194,7 +194,7 @@ def figure(cells: Sequence[Cell], peers: Sequence[Cell], caption: str) -> Figure
         for ax in (left, right):
             ax.grid(visible=True, lw=0.25, color="#cccccc")
             ax.set_axisbelow(True)
-            ax.set_title(" \n ")  # room for the legend, which must not move the axes
+            ax.set_title(" \n \n ")  # room for the legend, which must not move the axes
             if ax.get_legend_handles_labels()[1]:
                 legend = ax.legend(
                     loc="lower right",
