@@ -40,7 +40,7 @@ def merge_tree(image: UInt8[np.ndarray, "H W c"]) -> Tree:
     HW = H * W
     low = [tuple(v) for v in image.reshape(HW, -1).tolist()]
     high, area, perimeter = list(low), [1] * HW, [4] * HW
-    near: list[dict[int, int] | None] = [{} for _ in range(HW)]  # of each region the others, and the common edge
+    near: list[dict[int, int]] = [{} for _ in range(HW)]  # of each region the others, and the common edge
     for i, j in itertools.product(range(H), range(W)):
         for di, dj, edge in ((0, 1, 1), (1, 0, 1), (1, 1, 0), (1, -1, 0)):
             if i + di < H and 0 <= j + dj < W:
@@ -54,10 +54,11 @@ def merge_tree(image: UInt8[np.ndarray, "H W c"]) -> Tree:
 
     heap = [(cost(a, b), a, b) for a in range(HW) for b in near[a] if a < b]
     heapq.heapify(heap)
-    tree = []
+    tree: list[tuple[int, int]] = []
+    gone: set[int] = set()
     while heap:
         _, a, b = heapq.heappop(heap)
-        if near[a] is None or near[b] is None:
+        if a in gone or b in gone:
             continue  # merged before
         new, edge = HW + len(tree), near[a].pop(b)
         tree.append((a, b))
@@ -71,7 +72,7 @@ def merge_tree(image: UInt8[np.ndarray, "H W c"]) -> Tree:
             for c, e in near[old].items():
                 around[c] = around.get(c, 0) + e
                 near[c].pop(old)
-            near[old] = None
+        gone |= {a, b}
         near.append(around)
         for c, e in around.items():
             near[c][new] = e

@@ -83,7 +83,7 @@ def extremal_perturbation(
     r = a.new_ones(n, 1, d[0].numel())
     for i, area in enumerate(areas):
         r[i, :, : int(r.shape[2] * (1 - area))] = 0
-    velocity = None
+    velocity, m = None, a.new_ones(n, *x[:, 0].shape)  # n B H W
     for t in range(steps):
         with torch.enable_grad():
             mbar.requires_grad_()

@@ -62,12 +62,12 @@ def main() -> None:
         exact = limits(v)
         for k, value in exact.items():
             size = np.abs(exact["leverage"]) if k in ("sobol", "hsic") else exact["leverage"]
-            agree[k].append(float(spearmanr(value, size)[0]))
+            agree[k].append(float(np.asarray(spearmanr(value, size))[0]))
         for n in passes:
             run.bar.set_postfix_str(f"{row.photo.name}, {n} passes")
             for k, (at, estimates) in estimated(run, v, n, seeds).items():
                 found[k]["error"].setdefault(at, []).append(float(np.median([error(e, exact[k]) for e in estimates])))
-                ranks = [float(spearmanr(e, exact[k])[0]) for e in estimates]
+                ranks = [float(np.asarray(spearmanr(e, exact[k]))[0]) for e in estimates]
                 found[k]["rank"].setdefault(at, []).append(float(np.nan_to_num(np.mean(ranks))))
             run.bar.update()
     run.numbers |= {

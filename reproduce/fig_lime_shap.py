@@ -65,7 +65,7 @@ def main() -> None:
         "rank correlation": pairs,
         "share of the positive part in the right half": {t: right(maps[0]) for t, maps in found.items()},
     }
-    shown = mark_boundaries(rows[0].photo.rgb, labels[0].cpu().numpy(), color=(1, 1, 0))
+    shown = np.asarray(mark_boundaries(rows[0].photo.rgb, labels[0].cpu().numpy(), color=(1, 1, 0)))
     borders = _display.Panel((shown * 255).round().astype(np.uint8), below=f"{int(labels.max()) + 1} regions")
     lines = []
     for i, photograph in enumerate(_run.photographs(rows)):
@@ -92,7 +92,8 @@ def of_regions(a: Tensor, labels: Tensor) -> Tensor:
 
 def correlation(a: Tensor, b: Tensor) -> float:
     """Spearman's rank correlation of the regions, the mean over lines."""
-    return float(np.mean([spearmanr(p.cpu().numpy(), q.cpu().numpy())[0] for p, q in zip(a, b, strict=True)]))
+    pairs = zip(a, b, strict=True)
+    return float(np.mean([np.asarray(spearmanr(p.cpu().numpy(), q.cpu().numpy()))[0] for p, q in pairs]))
 
 
 def right(a: Tensor) -> list[float]:

@@ -51,7 +51,7 @@ def main() -> None:
         run.bar.set_postfix_str(name)
         of = _run.bind(run, name, loaded.model, x, **({} if run.args.quick else keywords))
         score = probability(target) if name in ("rise", "lime") else target
-        maps[name] = explain(of, loaded.model, x, score)  # type: ignore[arg-type]
+        maps[name] = explain(of, loaded.model, x, score)
         run.bar.update()
     maps[NOISE] = matched(maps["rise"], run.args.seed).to(x)
     found = {}
