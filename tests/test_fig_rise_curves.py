@@ -8,7 +8,7 @@ def test_the_reader_sees_curves_and_areas_of_all_methods_and_of_noise():
     found = numbers("fig_rise_curves")["found"]
     assert set(found) == {*figure.SHOWN, figure.NOISE}
     for by in found.values():
-        assert by["deletion"]["mean"][0] > 0.5 > by["deletion"]["mean"][-1]
+        assert by["deletion"]["mean"][0] > 0.4 > 0.1 > by["deletion"]["mean"][-1]
         assert by["insertion"]["mean"][-1] == by["deletion"]["mean"][0]
         for curve in figure.CURVES:
             assert 0 < by[curve]["area"]["low"] <= by[curve]["area"]["mean"] <= by[curve]["area"]["high"] < 1
