@@ -93,8 +93,9 @@ def test_the_reader_sees_a_row_for_every_claim():
     assert set(small) == {(m.name, claim) for m in METHODS.values() for claim in m.verified if claim != "authors"}
     assert all(r["within"] for r in rows)
     for r in small.values():  # where nothing is remarked, the maps are the same up to rounding
-        quotient = r["method"] == "sobol_attribution"  # by the variance of four scores, which can be nearly the same
-        assert r["difference"] < (1e-4 if r["remark"] else 1e-7 if quotient else 1e-10), r
+        # Sobol divides by the variance of four scores, which can be nearly the same; orders of regions are float32.
+        coarse = r["method"] in ("sobol_attribution", "moxi", "smdl")
+        assert r["difference"] < (1e-4 if r["remark"] else 1e-7 if coarse else 1e-10), r
         assert r["spearman"] > 0.9999
 
 
