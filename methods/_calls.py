@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 # torch.autocast of the caller, (device type, dtype): for the model alone, not for a method's own arithmetic.
 AUTOCAST: ContextVar[tuple[str, torch.dtype] | None] = ContextVar("autocast", default=None)
+# What is told how many images each forward pass runs.
+PROGRESS: ContextVar[Callable[[int], object] | None] = ContextVar("progress", default=None)
 CHECKPOINTED = "the model calls torch.utils.checkpoint"
 EXAMPLE = "target=lambda out: out[:, 3].mean(dim=(1, 2))"
 
@@ -34,11 +36,14 @@ def run(model: nn.Module, x: Float[Tensor, "B C H W"]) -> Any:
         stack.enter_context(_Guard())
         stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTED))
         try:
-            return model(x.clone())
+            output = model(x.clone())
         except RuntimeError as e:
             if CHECKPOINTED not in str(e):
                 raise
             raise ValueError(f"model: {CHECKPOINTED}, which runs parts of it twice; switch it off for this call") from e
+    if tell := PROGRESS.get():
+        tell(len(x))
+    return output
 
 
 @contextlib.contextmanager

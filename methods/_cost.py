@@ -19,6 +19,7 @@ class Formula:
 
     words: str  # shown to the reader: "1 + K"
     number: Callable[[Any], int]
+    at_most: bool = False  # it depends on the image, too; `number` is the most there can be
 
 
 Number = int | str | Formula
@@ -69,7 +70,9 @@ class Cost(NamedTuple):
 
 def words(n: Number) -> str:
     """The text that a reader sees."""
-    return n.words if isinstance(n, Formula) else str(n)
+    if isinstance(n, Formula):
+        return ("at most " if n.at_most else "") + n.words
+    return str(n)
 
 
 def number(n: Number, values: Mapping[str, Any]) -> int:

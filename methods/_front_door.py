@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from methods import _layers
-from methods._calls import AUTOCAST, logits_of, run
+from methods._calls import AUTOCAST, PROGRESS, logits_of, run
+from methods._progress import progress as bar_of
 from methods._registry import METHODS, Method
 from methods._shared import sharing
 from methods._torch import Target, upsample
@@ -29,6 +30,7 @@ def attribute(
     *,
     layer: str | nn.Module | None = None,
     resize: bool = True,
+    progress: bool = False,
     **params: Any,
 ) -> Float[Tensor, "B K _ _"]:
     """The map of a method for each image.
@@ -37,12 +39,14 @@ def attribute(
         name: a key of METHODS.
         model: a module in evaluation mode, or a function, from images B C H W to logits (B, N): the output itself, its
             `.logits`, its ["logits"], or the first tensor of a tuple. For another output, `target` must be a callable.
+            A function may return a NumPy array.
         x: normalised images, floating point, on the model's device.
         target: one class per image (a tensor, list or array), one class for all, None: the top class; or a callable
             that gets what the model returned and gives one score per image (B,).
         layer: for methods that use a layer: its dotted name, the module, or None for `_layers.default_layer`. For a
             function the module, since it hides the names.
         resize: True resizes the map bilinearly to H W of the image; False returns it on its own grid.
+        progress: print to stderr how many of the images that the method runs are done, and the time left.
         **params: the method's own keywords.
 
     Returns:
@@ -76,13 +80,29 @@ def attribute(
             if m.backward.total == 0 and params.get("chunk", m.params.get("chunk", 0)) > 0:
                 chunk = params.get("chunk", m.params["chunk"])
                 params["chunk"] = chunk * len(x) // different  # images that run: several classes of one are one
-            a = m.fn(model, x, goal, **params)
+            with _told(m, x, different, params) if progress else contextlib.nullcontext():
+                a = m.fn(model, x, goal, **params)
         if bad := _not_finite(a):
             raise ValueError(
                 f"model: the map of {m.name} has NaN or infinity in image {bad}: a score or its "
                 "derivative is not finite there (a root or logarithm of 0, or an overflow)"
             )
         return upsample(a, x) if resize else a
+
+
+@contextlib.contextmanager
+def _told(m: Method, x: Tensor, different: int, params: dict[str, Any]) -> Iterator[None]:
+    """Within the block each forward pass moves a progress bar, or a line in a log."""
+    total = None
+    with contextlib.suppress(AttributeError):  # its passes depend on a layer
+        total = different * m.cost(H=x.shape[2], W=x.shape[3], **params).forward.before
+    bar = bar_of(m.name, "image", total)
+    token = PROGRESS.set(bar.update)
+    try:
+        yield
+    finally:
+        PROGRESS.reset(token)
+        bar.close()
 
 
 class Function(nn.Module):
@@ -94,7 +114,13 @@ class Function(nn.Module):
         self.training = False  # not train(False): that would change `layer`
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Any:
-        return self.fn(x)
+        try:
+            output = self.fn(x)
+        except RuntimeError as error:
+            if not x.requires_grad or "numpy()" not in str(error):
+                raise
+            output = self.fn(x.detach())  # it leaves PyTorch: its scores have no gradient
+        return torch.from_numpy(output).to(x.device) if isinstance(output, np.ndarray) else output
 
 
 @contextlib.contextmanager

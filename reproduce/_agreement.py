@@ -22,14 +22,16 @@ import _run
 from methods import METHODS, _models
 
 TESTS = _run.ROOT / "tests"
-LIBRARIES = {"captum": "captum", "grad_cam": "grad-cam", "saliency": "saliency", "torchcam": "torchcam"}
+LIBRARIES = {"captum": "captum", "grad_cam": "grad-cam", "lime": "lime", "saliency": "saliency", "torchcam": "torchcam"}
 BY_HAND = {"literal": "the equations, in loops", "numpy": "the equations, in NumPy matrices"}
 FEW = {"samples": 4, "steps": 8, "size": 64, "stride": 32, "chunk": 8}  # on photographs
 TOO_LONG = ("ablation_cam", "guided_ig", "is_cam", "score_cam", "ss_cam", "xrai")  # on photographs: passes, or loops
-OTHER_NETWORK = {  # their references name layers of the small networks
+OTHER_NETWORK = {  # their references name layers or regions of the small networks
     ("cam", "torchcam"),
     ("fuse", "grad_cam"),
     ("fuse", "torchcam"),
+    ("kernel_shap", "captum"),
+    ("lime", "lime"),
     ("refine_cam", "grad_cam"),
     ("refine_cam", "torchcam"),
 }
@@ -49,7 +51,9 @@ REMARKS = {  # where a difference is not rounding alone: tests/reference gives t
     ("grad_cam_plus_plus", "grad_cam"): "its 1e-6 in the denominator",
     ("gradient", "literal"): "central differences",
     ("is_cam", "torchcam"): "its 1e-8 in the denominator",
+    ("kernel_shap", "captum"): "it sums in float32",
     ("kpca_cam", "grad_cam"): "its map is float32",
+    ("meaningful_perturbation", "literal"): "Adam's steps, from gradients in another order of sums",
     ("opti_cam", "literal"): "Adam's steps, from gradients in another order of sums",
     ("refine_cam", "grad_cam"): "it resizes in float32",
     ("refine_cam", "torchcam"): "its 1e-8 in the denominator",
@@ -111,7 +115,7 @@ def on_small(method: str, reference: str, net: str, layer: str | None) -> tuple[
     f = helpers.bound(m, nets.net(net), **({"layer": layer} if layer else {}), **variant)
     a = f(nets.net(net), helpers.images(), helpers.CLASSES)
     keywords = {k: v for k, v in f.keywords.items() if k not in variant}
-    keywords |= {"segments": [helpers.SEGMENTS] * len(a)} if "segments" in m.params else {}
+    keywords |= helpers.masks_of(m, len(a))
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
         b = theirs(nets.net(net), helpers.images(), helpers.CLASSES, **keywords)
     return a, torch.as_tensor(b, dtype=a.dtype), getattr(theirs, "tolerance", {"rtol": 1e-7, "atol": 1e-10})

@@ -20,7 +20,10 @@ from methods._calls import copy_of, first_tensor, logits, run
 from methods._registry import Method
 
 SIZES = (64, 96, 112, 128, 160, 192)  # methods run at the first that the model takes, else at its own size
-FEWER = {"samples": 2, "steps": 3, "size": 32, "stride": 32, "groups": 16, "max_sigma": 4.0}  # where a method has them
+FEWER = {  # where a method has them
+    "samples": 2, "steps": 3, "size": 32, "stride": 32, "groups": 16, "max_sigma": 4.0,
+    "segments": 3, "designs": 2, "k": 2,
+}  # fmt: skip
 MANY = 40  # passes; a method that needs more takes the candidate layer with the fewest channels
 LIMIT = 10.0  # seconds that a call may be expected to take
 NAMED = re.compile(r"(model|layer|layers|x|target): ")  # a refusal names the argument
@@ -206,7 +209,7 @@ def _one(
     before: list[Tensor],
 ) -> dict[str, Any]:
     """The outcome of one method: runs, with what held; refuses, with its sentence; or fails, with the reason."""
-    keywords: dict[str, Any] = {k: v for k, v in FEWER.items() if k in m.params}
+    keywords = fewer(m)
     found = _layers.probe(model, x)
     try:
         passes = _passes(m, x, found, widths, keywords)
@@ -242,6 +245,11 @@ def _one(
     return {"status": "runs", "alive": alive, "alone": single is not None} | (
         {"layer": keywords["layer"]} if "layer" in keywords else {}
     )
+
+
+def fewer(m: Method) -> dict[str, Any]:
+    """Its keywords in FEWER; XRAI's segments are masks."""
+    return {k: v for k, v in FEWER.items() if k in m.params and (k, m.name) != ("segments", "xrai")}
 
 
 def _varies(a: Tensor) -> bool:

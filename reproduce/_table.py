@@ -39,6 +39,16 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 FEWER: Mapping[str, Mapping[str, Any]] = {  # fewer steps, on the digits
+    "rise": {"samples": 1000, "cells": 5},
+    "lime": {"samples": 500, "segments": 6},
+    "kernel_shap": {"samples": 500, "segments": 6},
+    "sobol_attribution": {"designs": 8, "segments": 6},
+    "hsic_attribution": {"segments": 6},
+    "shap_bpt": {"samples": 300, "together": 16},
+    "moxi": {"segments": 6},
+    "smdl": {"segments": 5, "k": 10},
+    "meaningful_perturbation": {"steps": 100, "cell": 4, "blur": 1.0, "jitter": 1},
+    "extremal_perturbation": {"steps": 100, "step": 3, "sigma": 4.0},
     "xrai": {"steps": 50},
     "guided_ig": {"steps": 50},
     "ss_cam": {"samples": 4},

@@ -194,13 +194,15 @@ def figure(cells: Sequence[Cell], peers: Sequence[Cell], caption: str) -> Figure
         for ax in (left, right):
             ax.grid(visible=True, lw=0.25, color="#cccccc")
             ax.set_axisbelow(True)
+            ax.set_title(" \n \n ")  # room for the legend, which must not move the axes
             if ax.get_legend_handles_labels()[1]:
-                ax.legend(
-                    loc="lower left",
-                    bbox_to_anchor=(-0.04, 1.0),
-                    ncols=3 if ax is left else 4,
+                legend = ax.legend(
+                    loc="lower right",
+                    bbox_to_anchor=(1.04, 1.0),
+                    ncols=3 if ax is left else 2,
                     columnspacing=1.0,
                     handlelength=1.0,
                     handletextpad=0.4,
                 )
+                legend.set_in_layout(False)
     return drawn

@@ -1,4 +1,4 @@
-"""Methods that change the input or a layer and measure the score: occlusion, masks, ablations."""
+"""Methods that change the input or a layer and measure the score: occlusion, feature maps as masks, ablation."""
 
 import _run  # puts the repository on the path
 from methods import METHODS, _display
@@ -14,7 +14,6 @@ def main() -> None:
     rows = _run.subjects(run, loaded)
     windows = WINDOWS[1:] if run.args.quick else WINDOWS
     names = ["ablation_cam"] if run.args.quick else ["score_cam", "ablation_cam"]
-    names += [name for name, m in METHODS.items() if m.family == "perturbation" and name != "occlusion"]
     run.bar.reset(total=len(windows) + len(names))
 
     columns = [_run.explain(run, loaded, "occlusion", rows, size=size, stride=stride) for size, stride in windows]

@@ -53,7 +53,9 @@ COLUMNS = (
     Column("infidelity", "infidelity", higher=False),
 )
 ON_PHOTOGRAPHS = ("insertion_deletion", "road", "irof", "single_deletion")  # the others cost as much as these together
-LONG = ("ss_cam", "is_cam", "poly_cam")  # thousands of passes per image: only on the digits, unless asked for
+LONG = (  # thousands of passes per image: only on the digits, unless asked for
+    "ss_cam", "is_cam", "poly_cam", "rise", "sobol_attribution", "moxi", "smdl", "extremal_perturbation",
+)  # fmt: skip
 ON_DIGITS = tuple(dict.fromkeys(c.check for c in COLUMNS))
 SIZED: Mapping[str, Mapping[str, Any]] = {  # keywords for images of 32 pixels
     "insertion_deletion": {"step": 32},

@@ -1,7 +1,7 @@
 """Every method on every family of classifiers: what runs, what is refused with which sentence, and that nothing fails.
 
     python reproduce/table_models.py --jobs 2
-    python reproduce/table_models.py --only resnet18,levit_128s --out /tmp/atlas
+    python reproduce/table_models.py --only resnet18,levit_128s --out atlas
 
 The reader should see: each method either runs on a model or says in one sentence why not, and the class activation
 maps of nearly all families are alive.
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"{run.script}: needs transformers; run: pip install -r tests/requirements.txt")
     rows = examined(run, members, run.out / ".parts" / run.script)
     for name in METHODS:
-        _run.note(run, name, _few(name))
+        _run.note(run, name, _atlas.fewer(METHODS[name]))
     run.numbers |= {"totals": totals(rows)} | compact(rows)
     caption = f"{in_words(run.numbers['totals'])} Random weights, seed 0."
     _run.save(run, None, caption, markdown=page(rows))
@@ -90,10 +90,6 @@ def examined(run: _run.Run, members: Sequence[Member], folder: Path) -> list[dic
             run.bar.set_postfix_str(member.name)
             run.bar.update()
     return [rows[member] for member in members]
-
-
-def _few(name: str) -> dict[str, Any]:
-    return {k: v for k, v in _atlas.FEWER.items() if k in METHODS[name].params}
 
 
 def _begin() -> None:

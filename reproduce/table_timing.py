@@ -31,7 +31,7 @@ from collections.abc import Sequence
 import torch
 
 import _several
-from _cells import Rates, Subject, as_promised, call_of, cells_of, other_settings, subjects, wrong
+from _cells import OTHER_SETTINGS, Rates, Subject, as_promised, call_of, cells_of, other_settings, subjects, wrong
 from _clock import LONG
 from _peers import MODULES, PEERS, version
 from _timing import MANY, Cell, compare
@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
         options={
             "--methods": {"metavar": "A,B", "type": chosen, "help": "only these (default: all)"},
+            "--keep": {"action": "store_true", "help": "with --methods: keep all else of the table that is in --out"},
             "--limit": {"type": float, "metavar": "SECONDS", "help": f"longest call in the first table, a sixteenth of "
                         f"it in the others; longer cells are not run (default: {LIMIT:g} on the CPU, else none)"},
             "--plan": {"type": int, "metavar": "IMAGES", "help": "print the hours that so many images would take"},
@@ -110,7 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = args.methods or (list(QUICK_METHODS) if args.quick else list(METHODS))
     settings = CELLS[:1] if args.quick else CELLS
     largest = max(batch for _, batch in settings)
-    found = subjects(run, names, 8 if args.plan else largest)
+    found = subjects(run, list(METHODS) if args.keep else names, 8 if args.plan else largest)
+    found = [s._replace(methods=[n for n in s.methods if n in names]) for s in found]
     if args.plan is not None:
         run.bar.disable = True
         print(plan_text(plan(planned(run, found, run.name), args.plan), args.plan))
@@ -125,6 +127,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     others = [] if args.quick or args.methods else other_settings(run, main_one)
     with torch.no_grad():
         target = main_one.loaded.model(main_one.x[:1]).argmax(dim=1)
+    if args.keep:
+        cells, others, peers, shared = kept(run, cells, other_settings(run, main_one))
+        write(run, found, cells, others, peers, shared, limit)
+        return
     for name in compared:
         run.bar.set_postfix_str(f"{name}, other libraries")
         try:
@@ -139,7 +145,45 @@ def main(argv: Sequence[str] | None = None) -> None:
         classes = main_one.loaded.model(main_one.x[:1]).topk(max(_several.CLASSES)).indices[0]
     run.bar.set_postfix_str("several classes")
     shared = _several.several(main_one.loaded.model, main_one.x[:1], classes, main_one.methods)
+    write(run, found, cells, others, peers, shared, limit)
 
+
+def kept(run: _run.Run, cells: list[Cell], others: list[Cell]) -> tuple[list[Cell], list[Cell], list[Cell], list[Cell]]:
+    """The new cells and other settings, and all else of the table that is there; its commit goes into the sidecar."""
+    file = run.out / f"{run.name}.json"
+    facts = json.loads(file.read_text()) if file.is_file() else None
+    if not facts or facts["quick"] or not run.args.methods or facts["numbers"]["threads"] != torch.get_num_threads():
+        sys.exit(f"{run.script}: --keep: needs --methods and a table of this device with as many threads in {run.out}")
+    new = {c["method"] for c in cells}
+    there = facts["numbers"]
+    for name in set(facts["methods"]) - new:
+        run.methods[name] = facts["methods"][name]
+    run.numbers["kept"] = [*there.get("kept", []), {"commit": facts["commit"], "again": sorted(new)}]
+
+    networks = list(dict.fromkeys(c["model"] for c in there["cells"]))
+    settings, names = [name for name, _ in OTHER_SETTINGS], list(METHODS)
+    cells += [c for c in there["cells"] if c["method"] not in new]
+    others += [c for c in there["other_settings"] if c["method"] not in new]
+
+    def place(c: Cell) -> tuple[int, int, int]:
+        return networks.index(c["model"]), CELLS.index((c["dtype"], c["batch"])), names.index(c["method"])
+
+    cells.sort(key=place)
+    others.sort(key=lambda c: settings.index(c["method"]))
+    return cells, others, there["peers"], there["classes"]
+
+
+def write(
+    run: _run.Run,
+    found: Sequence[Subject],
+    cells: list[Cell],
+    others: list[Cell],
+    peers: list[Cell],
+    shared: list[Cell],
+    limit: float,
+) -> None:
+    """The table, the figure and the sidecar; ends the script with an error where a promise is broken."""
+    device = torch.device(run.args.device)
     missing = [p for p in MODULES if not version(p)]
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     networks = " ".join(

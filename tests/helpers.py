@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from methods import _layers
 from methods._layers import default_layer
 
-SMALL = {"samples": 3, "steps": 4, "size": 12, "stride": 8, "chunk": 4}
+SMALL = {"samples": 3, "steps": 4, "size": 12, "stride": 8, "chunk": 4, "segments": 4, "designs": 4, "k": 2}
 BLOCKS = torch.eye(16).view(16, 4, 4).repeat_interleave(8, 1).repeat_interleave(8, 2)  # 4 x 4 regions of 32 px
 HALVES = torch.stack([torch.ones(32, 32).tril(), torch.ones(32, 32).triu()])  # ... and two that overlap them
 SEGMENTS = torch.cat([BLOCKS, HALVES]).bool()
@@ -75,18 +75,20 @@ def in_turn(cases, ids, by):
 
 def bound(m, model, **fill):
     """f(model, x, target) of a method, with its required keywords filled in and few samples; f.keywords has them."""
-    fill = SMALL | fill
-    if "layer" in m.params and "layer" not in fill:
-        fill["layer"] = last_layer(model)
-    keywords = {k: v for k, v in fill.items() if k in m.params}
+    fill = {"layer": last_layer(model)} | SMALL | fill
+    keywords = {k: v for k, v in fill.items() if k in m.params and not (m.name == "xrai" and k == "segments")}
 
     def f(model, x, target):
         share_probe(model, x)
-        segments = {"segments": [SEGMENTS] * len(x)} if "segments" in m.params else {}
-        return m.fn(model, x, target, **keywords, **segments)
+        return m.fn(model, x, target, **keywords, **masks_of(m, len(x)))
 
     f.keywords = keywords
     return f
+
+
+def masks_of(m, n):
+    """XRAI's segments are masks, one set for each of n images; the other methods take a number of cells from SMALL."""
+    return {"segments": [SEGMENTS] * n} if m.name == "xrai" else {}
 
 
 def hooks(model):

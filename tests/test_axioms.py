@@ -25,9 +25,11 @@ from methods.guided_grad_cam import guided_grad_cam
 from methods.hires_cam import hires_cam
 from methods.input_x_gradient import input_x_gradient
 from methods.integrated_gradients import integrated_gradients
+from methods.kernel_shap import kernel_shap
 from methods.layer_cam import layer_cam
 from methods.lift_cam import coefficients
 from methods.score_cam import score_cam
+from methods.shap_bpt import shap_bpt
 from methods.smooth_grad import smooth_grad
 from methods.smooth_grad_squared import smooth_grad_squared
 from methods.var_grad import var_grad
@@ -92,7 +94,22 @@ def complete_lift_cam():
         close(alpha.sum(dim=1), y(model, x) - removed)
 
 
+def complete_kernel_shap():
+    model, x = net("elu"), images()
+    phi = kernel_shap(model, x, CLASSES, segments=4, samples=21, fill="zero")[
+        :, 0, ::8, ::8
+    ]  # one pixel of each region
+    close(phi.sum(dim=(1, 2)), y(model, x) - y(model, 0 * x))
+
+
+def complete_shap_bpt():
+    model, x = net("elu"), images()
+    close(shap_bpt(model, x, CLASSES, samples=21).sum(dim=(1, 2, 3)), y(model, x) - y(model, 0 * x))
+
+
 COMPLETE = {
+    "kernel_shap": complete_kernel_shap,
+    "shap_bpt": complete_shap_bpt,
     "full_grad": complete_full_grad,
     "cam": complete_cam,
     "integrated_gradients": complete_integrated_gradients,

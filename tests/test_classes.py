@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from helpers import SEGMENTS, SMALL, FirstConvolution, bound, images, last_layer
+from helpers import SMALL, FirstConvolution, bound, images, last_layer, masks_of
 from methods import METHODS, attribute
 from nets import net
 from test_contract import home
 
 # Passes that are the same for all classes: no gradient decides what is run.
-CLASSLESS = [m for m in METHODS.values() if m.backward.total == 0]
+ADAPTIVE = ("hipe", "moxi", "shap_bpt", "smdl")  # scores decide what is run next
+CLASSLESS = [m for m in METHODS.values() if m.backward.total == 0 and m.name not in ADAPTIVE]
 # Their gradients reach almost the whole network, for each class.
 DEEP = ("full_grad", "refine_cam", "generic_attention")
 SINGLE = [m for m in METHODS.values() if m.forward.total == 1 and m.name not in DEEP]
@@ -18,8 +19,7 @@ TARGETS = torch.tensor([1, 4, 7, 0, 3])
 
 
 def keywords(m, **more):
-    found = {k: v for k, v in (SMALL | more).items() if k in m.params}
-    return found | ({"segments": [SEGMENTS] * 5} if "segments" in m.params else {})
+    return {k: v for k, v in (SMALL | more).items() if k in m.params} | masks_of(m, 5)
 
 
 def counted(m, model, x, target, **more):

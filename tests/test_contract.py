@@ -8,7 +8,7 @@ import torch
 from torch.overrides import _get_current_function_mode_stack
 
 import methods
-from helpers import CLASSES, SEGMENTS, FirstConvolution, bound, hooks, images, in_turn, last_layer
+from helpers import CLASSES, FirstConvolution, bound, hooks, images, in_turn, last_layer, masks_of
 from methods import METHODS
 from methods._layers import finer_layers
 from methods._torch import activation
@@ -17,8 +17,10 @@ from nets import KIND, MAKE, RELU, applies, net
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-# Without a gradient, their weights are still those of a mean of the feature maps.
+# Not zero where the score is constant: a mean of the feature maps; a mean of masks, times the constant; the mask that
+# a search started from; an order of regions.
 FEATURES = ("score_cam", "ss_cam", "is_cam", "opti_cam", "poly_cam")
+MASKS = ("rise", "meaningful_perturbation", "extremal_perturbation", "moxi", "smdl")
 
 
 def smooth(m):
@@ -143,7 +145,7 @@ def test_works_under_no_grad_inference_mode_and_frozen_weights(m):
         assert torch.equal(a, f(model, x, CLASSES))
     model.requires_grad_(False)
     assert torch.equal(a, f(model, x, CLASSES))
-    keywords = f.keywords | ({"segments": [SEGMENTS] * 3} if "segments" in m.params else {})
+    keywords = f.keywords | masks_of(m, 3)
     with torch.inference_mode():
         torch.testing.assert_close(a, methods.attribute(m.name, model, x.clone(), CLASSES, resize=False, **keywords))
 
@@ -199,7 +201,12 @@ def counted(m, name, **fill):
 def test_passes_as_declared(m, fill):
     """Of edited layers the part before them runs less often, and gradients that end at a layer do not enter it."""
     got, declared = counted(m, home(m), **fill)
-    assert got == declared
+    if getattr(m.forward.total, "at_most", False):
+        got, declared = [g for pair in got for g in pair], [d for pair in declared for d in pair]
+        assert all(g <= d for g, d in zip(got, declared, strict=True))
+        assert got[0] > 1
+    else:
+        assert got == declared
 
 
 @every
@@ -262,7 +269,7 @@ def test_degenerate_maps_are_defined(m):
         assert "exactly zero" in str(e)  # noqa: PT017
     else:
         assert a.isfinite().all()
-        if not classless(m) and m.name not in FEATURES:
+        if not classless(m) and m.name not in FEATURES + MASKS:
             assert a.abs().max() <= 1e-12
 
 
@@ -283,7 +290,8 @@ def test_half_precision_is_computed_in_float32(m, name):
 def test_a_callable_target_and_a_class_tensor_agree(m):
     model, x = net(home(m)), images()
     f = bound(m, model)
-    by_call = f(model, x, lambda logits: logits[torch.arange(len(logits)), CLASSES])
+    logit = probability if m.name == "smdl" else lambda logits: logits[torch.arange(len(logits)), CLASSES]
+    by_call = f(model, x, logit)  # SMDL takes the probability of a class
     torch.testing.assert_close(usual(m, home(m)), by_call)
 
 
@@ -320,7 +328,7 @@ def test_an_unknown_layer_is_named(argument):
 @every
 def test_images_need_not_be_square(m):
     name = home(m)
-    if name == "vit" or "segments" in m.params:
+    if name == "vit" or m.name == "xrai":
         pytest.skip("a ViT is built for one size; segments of the tests are square")
     model, x = net(name), images(h=32, w=48)
     a = bound(m, model)(model, x, CLASSES)
@@ -331,7 +339,7 @@ def test_images_need_not_be_square(m):
 def test_front_door_runs_it_and_finds_layer_and_class(m):
     model, x = net(home(m)), images()
     small = {k: v for k, v in bound(m, model).keywords.items() if k != "layer"}
-    small |= {"segments": [SEGMENTS] * 3} if "segments" in m.params else {}
+    small |= masks_of(m, 3)
     a = methods.attribute(m.name, model, x, **small)
     assert a.shape[0] == 3
     assert a.shape[2:] == (32, 32)

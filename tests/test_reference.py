@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers import CLASSES, SEGMENTS, bound, images, in_turn, references
+from helpers import CLASSES, bound, images, in_turn, masks_of, references
 from methods import METHODS
 from nets import KIND, applies, net
 
@@ -61,7 +61,7 @@ def test_equals(m, name, layer, ref):
     reference = references(m.name)[ref]
     variant = getattr(reference, "keywords", {})  # ours set to what the other code does
     keywords, got = ours(m, name, layer, variant)
-    keywords = keywords | ({"segments": [SEGMENTS] * 3} if "segments" in m.params else {})
+    keywords = keywords | masks_of(m, 3)
     want = reference(net(name), images(), CLASSES, **{k: v for k, v in keywords.items() if k not in variant})
     tolerance = getattr(reference, "tolerance", {"rtol": 1e-7, "atol": 1e-10})  # a looser one stands beside its reason
     torch.testing.assert_close(got, torch.as_tensor(want, dtype=got.dtype), **tolerance)

@@ -9,7 +9,7 @@ import torchvision
 import _atlas
 import _models_page
 from _atlas import Member
-from figure_numbers import numbers
+from figure_numbers import LATER, numbers
 from methods import METHODS
 from test_atlas import SAMPLE
 
@@ -34,7 +34,7 @@ def test_the_reader_sees_that_nothing_fails_and_cams_are_alive():
     assert totals["fails"] == 0
     assert totals["families with all CAMs alive"] >= 0.95 * totals["families"]
     for r in rows:
-        assert set(r["methods"]) == set(METHODS)
+        assert set(r["methods"]) == set(METHODS) - LATER
         for name, m in r["methods"].items():
             argument = m.get("why", "").partition(":")[0]
             assert m["status"] != "refuses" or argument in ("model", "layer", "layers"), (r["name"], name, m["why"])

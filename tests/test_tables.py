@@ -17,7 +17,7 @@ import table_peers
 from _clock import LONG, measure, seconds
 from _passes import Pass, count, counting
 from _prices import Price
-from figure_numbers import numbers
+from figure_numbers import LATER, numbers
 from helpers import CLASSES, bound, images, last_layer, references
 from methods import METHODS, _layers
 from methods._cost import Cost, Images
@@ -56,7 +56,7 @@ class Time:
 def test_the_reader_sees_the_promised_passes_of_every_method():
     table = numbers("timing_cpu")
     cells = [c for c in table["cells"] + table.get("other_settings", []) if c["status"] == MEASURED]
-    assert {c["method"] for c in cells} == set(METHODS)
+    assert {c["method"] for c in cells} == set(METHODS) - LATER
     for c in cells:
         assert c["passes"] == c["promised"], c["method"]
         assert c.get("before") == c.get("promised_before"), c["method"]  # an old table has neither
@@ -93,7 +93,9 @@ def test_the_reader_sees_a_row_for_every_claim():
     assert set(small) == {(m.name, claim) for m in METHODS.values() for claim in m.verified if claim != "authors"}
     assert all(r["within"] for r in rows)
     for r in small.values():  # where nothing is remarked, the maps are the same up to rounding
-        assert r["difference"] < (1e-4 if r["remark"] else 1e-10), r
+        # Sobol divides by the variance of four scores, which can be nearly the same; orders of regions are float32.
+        coarse = r["method"] in ("sobol_attribution", "moxi", "smdl")
+        assert r["difference"] < (1e-4 if r["remark"] else 1e-7 if coarse else 1e-10), r
         assert r["spearman"] > 0.9999
 
 
@@ -367,7 +369,7 @@ def test_the_table_is_in_the_order_of_what_is_promised():
 
 def test_the_reader_sees_what_the_table_leaves_open():
     others = {c["method"]: c for c in numbers("timing_cpu")["other_settings"]}
-    assert list(others) == [name for name, _ in _cells.OTHER_SETTINGS]
+    assert list(others) == [name for name, _ in _cells.OTHER_SETTINGS if name not in LATER]
     for c in others.values():
         assert list(c["passes"]) == list(c["promised"])
         assert c["overhead"] <= timing.MOST or c["remark"], c["method"]
@@ -393,6 +395,15 @@ def test_the_gain_of_several_classes(monkeypatch):
     text = "\n".join(_several.page(rows))
     assert "| `score_cam`, layer=layer3 |" in text
     assert "| 13 + 0 | 13 + 0 | 13 + 0 | 5.0 | 20.0 |" in text
+
+
+def test_the_reader_sees_several_classes_for_the_passes_of_one():
+    rows = numbers("timing_cpu")["classes"]
+    one = {r["method"]: r["passes"] for r in rows if r["classes"] == 1}
+    assert set(one) == set(_several.METHODS)
+    for r in rows:
+        if METHODS[r["method"]].backward.total == 0:
+            assert r["passes"] == one[r["method"]], r["method"]
 
 
 # ---- comparisons
