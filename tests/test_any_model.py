@@ -249,7 +249,7 @@ def test_one_logit_is_explained(method):
     torch.manual_seed(0)
     model = net("relu")
     model.fc = nn.Linear(16, 1).double().eval()
-    keywords = {k: 2 for k in ("samples", "steps") if k in METHODS[method].params}
+    keywords = {k: 2 for k in ("samples", "steps", "segments") if k in METHODS[method].params}
     if METHODS[method].architectures == ("vit",):
         with pytest.raises(ValueError, match="^model: "):
             attribute(method, model, images(2), 0)

@@ -294,7 +294,13 @@ def test_every_method_runs_on_them(name):
     kind = probe(model, shape(name)).architecture
     for method, m in METHODS.items():
         if kind in m.architectures and (not m.needs or kind == "cnn"):
-            a = attribute(method, model, x, 3, **{k: v for k, v in SMALL.items() if k in m.params})
+            a = attribute(
+                method,
+                model,
+                x,
+                3,
+                **{k: v for k, v in SMALL.items() if k in m.params and (k, method) != ("segments", "xrai")},
+            )
             assert a.shape[-2:] == x.shape[-2:], method
             assert a.isfinite().all(), method
 
