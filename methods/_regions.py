@@ -182,6 +182,22 @@ def masked_scores(
     return torch.cat([scores(model, hide(masks(part)), target, like=x) for part in chunks(n, chunk, len(x))])
 
 
+def sampled_scores(
+    model: nn.Module,
+    x: Float[Tensor, "B C H W"],
+    target: Target,
+    labels: Int[Tensor, "B H W"],
+    draw: Callable[[int], Float[np.ndarray, "n R"]],
+    fill: Fill,
+    seed: int,
+    chunk: int,
+) -> tuple[Float[Tensor, "n B R"], Float[Tensor, "n B"]]:
+    """(z, f): which regions are seen in each sample, as `drawn`, and the score of the image with only these."""
+    z, hide = drawn(labels, draw), hiding(x, fill, labels, seed)
+    seen = z.to(at_least_float32(x).dtype)  # as the images; not every device has float64
+    return z, masked_scores(model, x, target, hide, lambda i: painted(seen[i], labels), len(z), chunk)
+
+
 def without_tokens(
     model: nn.Module, x: Float[Tensor, "B C H W"], target: Target, seen: Float[Tensor, "m B R"]
 ) -> Float[Tensor, "m B"]:

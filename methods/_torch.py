@@ -16,7 +16,17 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from methods import _grids, _layers
-from methods._calls import at_least_float32, first_tensor, here, logits_of, map_tensors, run, tensors_of, with_tensor
+from methods._calls import (
+    at_least_float32,
+    first_tensor,
+    here,
+    logits_of,
+    map_tensors,
+    probabilities,
+    run,
+    tensors_of,
+    with_tensor,
+)
 from methods._rules import attention_maps
 from methods._shared import ALL, Rows, rows_of
 
@@ -48,6 +58,11 @@ def score(output: Any, target: Target) -> Float[Tensor, " B"]:
         what = f"logits {tuple(output.shape)}" if isinstance(output, Tensor) else "what the model returns"
         raise ValueError(f"target: must map {what} to one score per image, got {got}")
     return y
+
+
+def probability(target: Int[Tensor, " B"]) -> Callable[[Tensor], Tensor]:
+    """A target for `scores`: the softmax probability of a class per image, in float32 at least; see `probabilities`."""
+    return lambda output: probabilities(output).gather(1, target[:, None])[:, 0]
 
 
 def rows(output: Any) -> int:
@@ -388,6 +403,12 @@ def oriented(L: Float[Tensor, "B 1 h w"], A: Float[Tensor, "B K h w"]) -> Float[
     largest = a.gather(1, a.abs().argmax(dim=1, keepdim=True))[:, 0]
     sign = torch.where(agree.abs() > 1e-5 * bound, agree, largest)
     return torch.where(sign[:, None, None, None] < 0, -L, L)
+
+
+def adam(g: Tensor, m: Tensor, v: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The t-th step of Adam (Kingma, Ba 2015; t = 1, 2 ...) for the gradient g; the new means m of g and v of g^2."""
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    return (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8), m, v
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:

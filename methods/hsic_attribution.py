@@ -29,7 +29,7 @@ from jaxtyping import Float
 from scipy.stats import qmc
 from torch import Tensor, nn
 
-from methods._regions import Fill, Segments, drawn, hiding, masked_scores, painted, regions
+from methods._regions import Fill, Segments, painted, regions, sampled_scores
 from methods._registry import method
 from methods._torch import Target
 
@@ -64,10 +64,7 @@ def hsic_attribution(
     if samples < 2 or width not in ("distances", "scores"):
         raise ValueError(f"samples, width: need 2 and 'distances' or 'scores', got {samples} and {width!r}")
     labels = regions(x, segments)
-    z = drawn(labels, partial(draw, samples, seed))  # N B R
-    f = masked_scores(
-        model, x, target, hiding(x, fill, labels, seed), lambda i: painted(z[i], labels), samples, chunk
-    )  # N B
+    z, f = sampled_scores(model, x, target, labels, partial(draw, samples, seed), fill, seed, chunk)  # N B R, N B
     d = f.T[:, :, None] - f.T[:, None, :]  # B N N
     pairs = torch.triu_indices(samples, samples, offset=1, device=f.device)
     sigma = (d[:, pairs[0], pairs[1]].abs() if width == "distances" else f.T).median(dim=1).values  # B

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from methods._coalitions import draw, expected
 from methods._cost import Formula
-from methods._regions import Fill, Segments, count, drawn, hiding, masked_scores, painted, regions
+from methods._regions import Fill, Segments, count, painted, regions, sampled_scores
 from methods._registry import method
 from methods._torch import Target
 
@@ -66,10 +66,9 @@ def kernel_shap(
     if samples < 2 or sampling not in ("leverage", "kernel"):
         raise ValueError(f"samples, sampling: need 2 and 'leverage' or 'kernel', got {samples} and {sampling!r}")
     labels = regions(x, segments)
-    z = drawn(labels, partial(draw, samples, sampling, seed))  # n B R
-    f = masked_scores(
-        model, x, target, hiding(x, fill, labels, seed), lambda i: painted(z[i], labels), len(z), chunk
-    )  # n B   the first two are f(0) and f(1)
+    z, f = sampled_scores(
+        model, x, target, labels, partial(draw, samples, sampling, seed), fill, seed, chunk
+    )  # n B R, n B   the first two are f(0) and f(1)
     Delta, phi = f[1] - f[0], f.new_zeros(z.shape[1:])  # B, B R
     for b, R in enumerate(count(labels)):
         Z, size = z[:, b, :R], z[:, b].sum(dim=1)  # n R, n

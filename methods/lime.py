@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from methods._regions import Fill, Segments, count, drawn, hiding, masked_scores, painted, regions
+from methods._regions import Fill, Segments, count, painted, regions, sampled_scores
 from methods._registry import method
 from methods._torch import Target
 
@@ -69,10 +69,8 @@ def lime(
     if sigma <= 0 or alpha <= 0:
         raise ValueError(f"width, alpha: must be positive, got {sigma} and {alpha}")
     labels = regions(x, segments)
-    z = drawn(labels, partial(draw, samples, 0.5 if sampling == "lime" else 1 / (1 + math.exp(-(sigma**-2))), seed))
-    f = masked_scores(
-        model, x, target, hiding(x, fill, labels, seed), lambda i: painted(z[i], labels), samples, chunk
-    )  # n B
+    p = 0.5 if sampling == "lime" else 1 / (1 + math.exp(-(sigma**-2)))
+    z, f = sampled_scores(model, x, target, labels, partial(draw, samples, p, seed), fill, seed, chunk)  # n B R, n B
     D = 1 - (z.sum(dim=2) / torch.tensor(count(labels))).sqrt()  # n B   cosine distance of z and 1
     pi = torch.exp(-((D / sigma) ** 2)).sqrt() if sampling == "lime" else torch.ones_like(D)  # n B
     Z = z - (pi[..., None] * z).sum(dim=0) / pi.sum(dim=0)[:, None]  # n B R   so b needs no column

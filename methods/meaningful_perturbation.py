@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from methods._calls import run
 from methods._regions import Fill, blurred, hiding
 from methods._registry import method
-from methods._torch import Target, at_least_float32, dependent, derivatives, match_format, score
+from methods._torch import Target, adam, at_least_float32, dependent, derivatives, match_format, score
 
 
 @method(
@@ -96,7 +96,6 @@ def meaningful_perturbation(
             roughness = (d_i**2 + d_j**2).clamp(min=1e-12) ** (beta / 2)
             loss = f + (area * (1 - m).abs() + rough * roughness).sum(dim=(1, 2, 3))  # B
             (g,) = derivatives(loss, [m])
-        g_1, g_2 = 0.9 * g_1 + 0.1 * g, 0.999 * g_2 + 0.001 * g**2
-        step = (g_1 / (1 - 0.9**t)) / ((g_2 / (1 - 0.999**t)).sqrt() + 1e-8)
+        step, g_1, g_2 = adam(g, g_1, g_2, t)
         m = (m.detach() - lr * step).clamp(0, 1)
     return 1 - up(m)  # B 1 H W

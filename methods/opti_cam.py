@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from methods._calls import run
 from methods._cost import Formula
 from methods._registry import method
-from methods._torch import Target, activation, at_least_float32, derivatives, minmax, score, upsample
+from methods._torch import Target, activation, adam, at_least_float32, derivatives, minmax, score, upsample
 
 
 @method(
@@ -80,7 +80,6 @@ def opti_cam(
             f = at_least_float32(score(run(model, seen), target))  # B
             F = f if objective == "plain" else -(f_x - f).abs()  # B
             (g,) = derivatives(F, [u])  # B K
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2  # B K, B K
-        step = (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)  # B K   Adam
+        step, m, v = adam(g, m, v, t)  # B K, B K, B K
         u = u.detach() + lr * step  # B K
     return combine(u)  # B 1 h w

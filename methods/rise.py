@@ -67,12 +67,12 @@ def rise(
         raise ValueError(f"masks: must be {want}, got {tuple(masks.shape)}")
     hide, H, W = hiding(x, fill, seed=seed), x.shape[2], x.shape[3]
     rng = torch.Generator("cpu").manual_seed(seed)
-    grid = (torch.rand(samples, cells, cells, generator=rng, device="cpu") < p).double()  # N s s
-    shift = torch.rand(samples, 2, generator=rng, device="cpu")  # N 2   shares of a cell
+    grid = (torch.rand(samples, cells, cells, generator=rng, device="cpu") < p).to(x.device)  # N s s
+    shift = torch.rand(samples, 2, generator=rng, device="cpu").to(x.device)  # N 2   shares of a cell
     total, runs = torch.zeros_like(at_least_float32(x)[:, 0]), torch.zeros(len(x), device=x.device)  # B H W, B
     done, seen = torch.zeros(len(x), dtype=torch.bool, device=x.device), []  # B
     for i in chunks(samples, chunk, len(x)):
-        M = enlarge(grid[i], shift[i], H, W) if masks is None else masks[i]  # k H W
+        M = enlarge(grid[i].to(total), shift[i], H, W) if masks is None else masks[i]  # k H W
         M = M.to(total)[:, None].expand(-1, len(x), -1, -1)  # k B H W
         f = torch.where(done, 0, scores(model, hide(M), target, like=x))  # k B
         total = total + torch.einsum("kb,kbhw->bhw", f, M)  # B H W
@@ -92,11 +92,9 @@ def enlarge(grid: Float[Tensor, "k s s"], shift: Float[Tensor, "k 2"], H: int, W
         s = grid.shape[1]
         cell = math.ceil(n / s)  # pixels
         first = (share * cell).long()[:, None]  # k 1
-        at = (first + torch.arange(n, device="cpu") + 0.5).double() * s / (
-            (s + 1) * cell
-        ) - 0.5  # k n   in cells of the grid
+        at = (first + torch.arange(n, device=grid.device) + 0.5).to(grid) * s / ((s + 1) * cell) - 0.5  # k n   cells
         at = (s - 1) - ((s - 1) - at.abs()).abs()  # beyond the first and last centre: mirrored
-        return (1 - (at[:, :, None] - torch.arange(s, device="cpu")).abs()).clamp(min=0)
+        return (1 - (at[:, :, None] - torch.arange(s, device=grid.device)).abs()).clamp(min=0)
 
     return axis(H, shift[:, 0]) @ grid @ axis(W, shift[:, 1]).transpose(1, 2)
 

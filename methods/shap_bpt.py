@@ -12,7 +12,7 @@ Rashid, Amparore, Ferrari, Verda. AAAI 2026. arXiv:2602.07047
 
 f       score of the image with only these pixels        scores
 AB      region of the tree, made of A and B              AB, trees[b]
-S       regions that are seen beside it                  S
+S       regions that are seen already                    S
 L,a,b   colours in Lab, as 8-bit numbers                 lab
 
 Differs from the paper: f is the logit, which a callable target replaces.
@@ -114,16 +114,16 @@ def owen(
                     for node in (*S, part):
                         masks[len(split[b]), half, b, pixels[b](node)] = 1
                 split[b].append((AB, S, *rest))
-            left[b] -= len(split[b]) or left[b]
-        n = max(map(len, split))
-        y = f(masks[:n].reshape(2 * n, B, *size)).reshape(n, 2, B, -1) if n else masks
+            left[b] -= len(split[b])
+        if not (n := max(map(len, split))):
+            break
+        y = f(masks[:n].reshape(2 * n, B, *size)).reshape(n, 2, B, -1)
         for b, queue in enumerate(queues):
             for i, (AB, S, f_S, f_SAB, w) in enumerate(split[b]):
                 (A, B_), (f_SA, f_SB) = trees[b][AB - HW].tolist(), y[i, :, b]
-                heapq.heappush(queue, item(A, S, f_S, f_SA, w / 2))
-                heapq.heappush(queue, item(B_, S, f_S, f_SB, w / 2))
-                heapq.heappush(queue, item(B_, (*S, A), f_SA, f_SAB, w / 2))
-                heapq.heappush(queue, item(A, (*S, B_), f_SB, f_SAB, w / 2))
+                parts = (A, S, f_S, f_SA), (B_, S, f_S, f_SB), (B_, (*S, A), f_SA, f_SAB), (A, (*S, B_), f_SB, f_SAB)
+                for part in parts:
+                    heapq.heappush(queue, item(*part, w / 2))
     for b, queue in enumerate(queues):
         for _, _, node, _, *rest in queue:
             add(b, node, *rest)

@@ -29,7 +29,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,7 +38,7 @@ from methods._cost import Formula
 from methods._layers import probe
 from methods._regions import Fill, Segments, count, greedy, greedy_steps, hiding, painted, regions
 from methods._registry import method
-from methods._torch import Target, at_least_float32, chunks, match_format, score, submodule, tile
+from methods._torch import Target, at_least_float32, chunks, match_format, probability, score, submodule, tile
 
 
 def passes(s: Any) -> int:
@@ -95,11 +95,6 @@ def smdl(
         return sum((w * term for w, term in zip(weights, terms, strict=True)), torch.zeros_like(conf))  # eq. 8
 
     return greedy(labels, k, value, max(1, chunk // 2))[:, None].to(at_least_float32(x))  # B 1 H W
-
-
-def probability(target: Int[Tensor, " B"]) -> Target:
-    """p_c as a target."""
-    return lambda output: probabilities(output).gather(1, target[:, None])[:, 0]
 
 
 def features(model: nn.Module, x: Float[Tensor, "B C H W"], X: Float[Tensor, "n B C H W"]) -> Float[Tensor, "n B K"]:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from methods._cost import Formula
 from methods._regions import Fill, Segments, drawn, hiding, masked_scores, painted, regions, usual_count
 from methods._registry import method
-from methods._torch import Target, ratio
+from methods._torch import Target, at_least_float32, ratio
 
 
 @method(
@@ -64,7 +64,9 @@ def sobol_attribution(
     if designs < 2 or designs & (designs - 1):
         raise ValueError(f"designs: Sobol's sequence is even for powers of two only (2, 4, 8 ...), got {designs}")
     labels, N = regions(x, segments), designs
-    A, B = (drawn(labels, partial(draw, N, seed, half)) for half in (0, 1))  # N B R, N B R
+    A, B = (
+        drawn(labels, partial(draw, N, seed, half)).to(at_least_float32(x).dtype) for half in (0, 1)
+    )  # N B R, N B R
     R = A.shape[2]
 
     def masks(rows: slice) -> Float[Tensor, "k B H W"]:

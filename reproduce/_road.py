@@ -13,7 +13,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 import _run  # noqa: F401  puts the repository on the path
-from sanity_checks._torch import path, pixels, probability
+from methods._torch import probability
+from sanity_checks._torch import path, pixels
 from sanity_checks.road import random_ties
 
 PERCENTAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from methods._calls import probabilities
 from methods._torch import Attribution, Target, at_least_float32, chunks, scores, upsample
 
 
@@ -54,11 +53,6 @@ def constant(a: Float[Tensor, "B *n"]) -> Bool[Tensor, " B"]:
     """Whether the map of each image is the same everywhere, so that it gives no ranking."""
     a = a.flatten(1)
     return a.amax(dim=1) == a.amin(dim=1)
-
-
-def probability(target: Int[Tensor, " B"]) -> Callable[[Tensor], Tensor]:
-    """A target for `scores`: the softmax probability of a class per image, in float32 at least; see `probabilities`."""
-    return lambda output: probabilities(output).gather(1, target[:, None])[:, 0]
 
 
 def is_top(p: Float[Tensor, "B N"], target: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:

@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from methods._torch import Attribution, scores
+from methods._torch import Attribution, probability, scores
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import constant, correlation, explain, pixels, probability
+from sanity_checks._torch import constant, correlation, explain, pixels
 from sanity_checks.average_drop import drop, masked, unit
 
 

@@ -27,10 +27,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from methods._torch import minmax, ratio, scores
+from methods._torch import minmax, probability, ratio, scores
 from methods.integrated_gradients import start
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import constant, pixels, probability
+from sanity_checks._torch import constant, pixels
 
 
 @check(

@@ -28,10 +28,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from methods._calls import run
-from methods._torch import Attribution, chunks, ratio
+from methods._torch import Attribution, chunks, probability, ratio
 from sanity_checks._mosaics import groups, mosaic, orders
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import explain, pixels, probability
+from sanity_checks._torch import explain, pixels
 
 
 @check(

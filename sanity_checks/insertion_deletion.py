@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods._cost import Formula
+from methods._torch import probability
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import path, pixels, probability, ranks
+from sanity_checks._torch import path, pixels, ranks
 
 
 @check(

@@ -27,8 +27,9 @@ from skimage.segmentation import slic
 from torch import Tensor, nn
 
 from methods._cost import Formula
+from methods._torch import probability
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import path, pixels, probability, ranks
+from sanity_checks._torch import path, pixels, ranks
 from sanity_checks.insertion_deletion import substrate
 
 

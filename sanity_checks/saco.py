@@ -27,9 +27,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from methods._cost import Formula
-from methods._torch import chunks, scores
+from methods._torch import chunks, probability, scores
 from sanity_checks._registry import Result, check
-from sanity_checks._torch import pixels, probability, ranks
+from sanity_checks._torch import pixels, ranks
 from sanity_checks.insertion_deletion import substrate
 
 

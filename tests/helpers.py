@@ -73,10 +73,14 @@ def in_turn(cases, ids, by):
     return [pytest.param(*case, id=name, marks=m) for case, name, m in zip(cases, ids, marks, strict=True)]
 
 
+def small(m, **fill):
+    """SMALL and `fill`, as far as the method has such keywords; XRAI's segments are no regions: `masks_of`."""
+    return {k: v for k, v in (SMALL | fill).items() if k in m.params and (k, m.name) != ("segments", "xrai")}
+
+
 def bound(m, model, **fill):
     """f(model, x, target) of a method, with its required keywords filled in and few samples; f.keywords has them."""
-    fill = {"layer": last_layer(model)} | SMALL | fill
-    keywords = {k: v for k, v in fill.items() if k in m.params and not (m.name == "xrai" and k == "segments")}
+    keywords = small(m, **{"layer": last_layer(model)} | fill)
 
     def f(model, x, target):
         share_probe(model, x)

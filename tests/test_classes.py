@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers import SMALL, FirstConvolution, bound, images, last_layer, masks_of
+from helpers import FirstConvolution, bound, images, last_layer, masks_of, small
 from methods import METHODS, attribute
 from nets import net
 from test_contract import home
@@ -19,7 +19,7 @@ TARGETS = torch.tensor([1, 4, 7, 0, 3])
 
 
 def keywords(m, **more):
-    return {k: v for k, v in (SMALL | more).items() if k in m.params} | masks_of(m, 5)
+    return small(m, **more) | masks_of(m, 5)
 
 
 def counted(m, model, x, target, **more):

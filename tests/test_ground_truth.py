@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import binary_dilation
 from scipy.stats import chi2_contingency
 
-from helpers import SMALL
+from helpers import small
 from methods import METHODS, attribute
 from methods._layers import probe
 from sanity_checks import CHECKS, _ground_truth, _nets, _toys
@@ -294,13 +294,7 @@ def test_every_method_runs_on_them(name):
     kind = probe(model, shape(name)).architecture
     for method, m in METHODS.items():
         if kind in m.architectures and (not m.needs or kind == "cnn"):
-            a = attribute(
-                method,
-                model,
-                x,
-                3,
-                **{k: v for k, v in SMALL.items() if k in m.params and (k, method) != ("segments", "xrai")},
-            )
+            a = attribute(method, model, x, 3, **small(m))
             assert a.shape[-2:] == x.shape[-2:], method
             assert a.isfinite().all(), method
 
@@ -489,7 +483,7 @@ def test_input_x_gradient_counts_both_halves_of_an_and_in_full():
 
 @pytest.mark.parametrize("method", PIXELS)
 def test_unread_channels_get_nothing_and_twins_the_same(method):
-    keywords = {k: v for k, v in (SMALL | {"max_sigma": 2.0}).items() if k in METHODS[method].params}
+    keywords = small(METHODS[method], max_sigma=2.0)
     for name in ("duplicate_feature", "null_feature"):
         t = toy(name)
         a = of(method, t, **keywords)
