@@ -209,8 +209,10 @@ def headline(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]
 def draw(found: Mapping[str, Any], head: str, caption: str, banner: str) -> Figure:
     """The error and the rank correlation by passes."""
     with _display.style():
-        figure, axes = _plot.chart(1, 2, caption, height=2.6, banner=banner, title=head)
-        for ax, measure in zip(axes[0], ("error", "rank"), strict=True):
+        figure, axes = _plot.chart(
+            1, 3, caption, height=2.6, banner=banner, title=head, gridspec_kw={"width_ratios": [1, 1, 0.42]}
+        )
+        for ax, measure in zip(axes[0][:2], ("error", "rank"), strict=True):
             for colour, (k, label) in zip(itertools.cycle(_plot.LINES), LABELS.items()):
                 by = found["found"][k][measure]
                 at = [int(n) for n in by]
@@ -222,7 +224,8 @@ def draw(found: Mapping[str, Any], head: str, caption: str, banner: str) -> Figu
             ax.minorticks_off()
         axes[0][0].set(yscale="log", ylabel="error, share of the exact values")
         axes[0][1].set(ylabel="rank correlation with the exact values")
-        axes[0][1].legend(loc="lower right", handlelength=2.2)
+        axes[0][2].axis("off")  # the lines leave no room inside
+        axes[0][2].legend(*axes[0][0].get_legend_handles_labels(), loc="center left", handlelength=2.2)
     return figure
 
 

@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 import _plot
 import _run  # puts the repository on the path
 from methods import METHODS, _display, _images
+from methods._torch import probability
 from sanity_checks._controls import matched
 from sanity_checks._statistics import of_images
-from sanity_checks._torch import explain, probability
+from sanity_checks._torch import explain
 
 SHOWN: dict[str, dict[str, Any]] = {  # keywords
     "rise": {"samples": 2000},
@@ -124,7 +125,7 @@ def draw(found: Mapping[str, Any], caption: str) -> Figure:
                 ax.plot(by[curve]["at"], np.asarray(by[curve]["mean"]), lw=1.3, label=label(name), **look)
             ax.set(title=curve, xlabel=below, xlim=(0, 1), ylim=(0, 1))
         axes[0][0].set_ylabel("probability of the class")
-        axes[0][1].legend(loc="lower right", handlelength=2.4)
+        axes[0][0].legend(loc="upper right", handlelength=2.4, bbox_to_anchor=(1.0, 1.04), labelspacing=0.25)
     return figure
 
 
