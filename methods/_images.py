@@ -18,7 +18,7 @@ from torch import Tensor
 from methods import _files
 from methods._models import Loaded, Preprocessing
 
-# name: (package, file in it, licence, source), from the docstrings of skimage.data and sklearn's images/README.txt.
+# name: (package, file in it, licence, source), from skimage.data, sklearn's README.txt, Wikimedia Commons.
 PACKAGED = {
     "chelsea": ("skimage", "data/chelsea.png", "CC0", "Stefan van der Walt, skimage.data.chelsea"),
     "coffee": ("skimage", "data/coffee.png", "CC0", "Rachel Michetti, Pikolo Espresso Bar, skimage.data.coffee"),
@@ -31,6 +31,12 @@ PACKAGED = {
         "Middlebury 2014 stereo benchmark (Scharstein et al., GCPR 2014), skimage.data.stereo_motorcycle, left image",
     ),
     "china": ("sklearn", "datasets/images/china.jpg", "CC BY 2.0", "danielbuechele, sklearn.datasets"),
+    "grace_hopper": (
+        "matplotlib",
+        "mpl-data/sample_data/grace_hopper.jpg",
+        "public domain",
+        "James S. Davis, United States Navy, matplotlib sample data",
+    ),
     "flower": ("sklearn", "datasets/images/flower.jpg", "CC BY 2.0", "danielbuechele / vultilion, sklearn.datasets"),
 }
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601)

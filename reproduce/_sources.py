@@ -21,6 +21,7 @@ PLUMBING = {
     "_references",
     "_sources",
     "_report",
+    "_verdict",
     "_pictures",
     "__main__",
 }

@@ -9,7 +9,7 @@ import ast
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from methods import METHODS, Method
 from methods._references import paper, references
 from methods._registry import FAMILIES
 from sanity_checks import CHECKS, Check
-from sanity_checks._report import WORDS
+from sanity_checks._verdict import FOUR_SENTENCES, WORDS
 
 
 def tells(of: Method | Check) -> str:
@@ -148,17 +148,24 @@ def models() -> str:
 
 def verdicts() -> str:
     """What the sanity checks say about eight methods and two controls: means, without their intervals."""
-    columns = ("R, head gone", "R, other class", "R, labels", "insertion", "ROAD", "mass / area")
-    heads = ("head randomised", "other class", "permuted labels", "insertion", "ROAD", "mass / area")
-    lines = [f"| | verdict | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * len(heads)}"]
+    columns = ("R, all gone", "R, as sure", "R, other class", "asked cell", "mass / area")
+    heads = ("all randomised", "… as sure", "other class", "asked image", "mass / area")
+    lines = [f"| | verdict | {' | '.join(heads)} | not met |", f"| --- | --- |{' ---: |' * len(heads)} --- |"]
     for name, row in _numbers("table_sanity").items():
         if row["control"] and name not in ("smooth_noise", "sobel_edges"):
             continue
         label = row["label"] if row["control"] else f"[{row['label']}](methods/{name}.py)"
-        cells = [row["cells"][c] for c in columns]
-        values = ["" if c["mean"] is None or c["meaningless"] else f"{c['mean']:.2f}" for c in cells]
-        lines.append(f"| {label} | {WORDS[row['verdict']]} {row['verdict']} | {' | '.join(values)} |")
-    return "\n".join(lines)
+        values = [_in_short(row["cells"][c]) for c in columns]
+        failed = ", ".join(n for n, word in row["conditions"].items() if word in ("insensitive", "no evidence"))
+        lines.append(f"| {label} | {WORDS[row['verdict']]} {row['verdict']} | {' | '.join(values)} | {failed} |")
+    return "\n".join([*lines, "", FOUR_SENTENCES])
+
+
+def _in_short(cell: Mapping[str, Any]) -> str:
+    if cell["mean"] is None or cell["meaningless"]:
+        return ""
+    gain = cell["best control"] is not None
+    return f"{cell['value']:.2f} ({cell['best control']:.2f})" if gain else f"{cell['mean']:.2f}"
 
 
 SPEED = ("grad_cam", "ablation_cam", "full_grad", "refine_cam", "integrated_gradients", "occlusion", "score_cam")

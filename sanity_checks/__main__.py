@@ -36,11 +36,12 @@ from sanity_checks._claim import claimed
 from sanity_checks._parallel import World, world
 from sanity_checks._pictures import cascade_figure, maps_figure, picture
 from sanity_checks._provenance import PACKAGES, commit, shortened
-from sanity_checks._report import ORDER, TABLE_CHECKS, curves_figure, in_words, summarise, write_html
+from sanity_checks._report import curves_figure, summarise, write_html
 from sanity_checks._rows import Row, controls, resolve, try_out
 from sanity_checks._runner import Bench, Folder, Unit, cached, collect, plan, run, share, write_json
+from sanity_checks._verdict import ORDER, TABLE_CHECKS, sentence, verdict_of_row
 
-PHOTOGRAPHS = "chelsea,coffee,rocket,motorcycle,china,flower,astronaut"
+PHOTOGRAPHS = "chelsea,coffee,rocket,motorcycle,china,flower,astronaut,grace_hopper"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,6 +138,8 @@ def _report(
         parts[pair] = part
         done += count
     report = summarise(rows, parts)
+    for row in report["rows"].values():
+        row["sentence"] = sentence(row["label"], row, len(good), loaded.tag) if row["verdict"] else ""
     report |= _provenance(args, argv, mode, loaded, rows, found, good, bad)
     report |= {
         "settings": {name: dict(params) for name, params in checks.items()},
@@ -156,7 +159,7 @@ def _report(
     print(f"  {state}: {done} of {len(units)} results, {reused} of them from an earlier run")
     for row in report["rows"].values():
         if not row["control"]:
-            print(f"  {row['label']}: {in_words(row)}")
+            print(f"  {verdict_of_row(row)}")
     if stopped:
         return 130
     if args.require:

@@ -71,7 +71,8 @@ def photographs(loaded: Loaded, found: Mapping[Item, Any], chunk: int) -> Bench:
         read=read,
         prepare=prepare,
         stamp=_sha256(loaded.facts, list(found.values())),
-        keywords={"mean": loaded.preprocessing.mean, "std": loaded.preprocessing.std, "chunk": chunk},
+        keywords={"mean": loaded.preprocessing.mean, "std": loaded.preprocessing.std, "chunk": chunk}
+        | {"companions": "drawn", "shrink": None},
     )
 
 

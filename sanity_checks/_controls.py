@@ -3,6 +3,7 @@
     white noise        N(0, 1) per pixel, drawn again at each call
     smooth noise       the same on a 1/32 grid, the resolution of most CAMs
     Sobel edges        of the grey image
+    local variance     of the grey image, in windows of 9 x 9 pixels
     |x|                the image itself
     centred Gaussian   the same for every image
 
@@ -42,6 +43,18 @@ def edges(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
     return (F.conv2d(grey, torch.stack([k, k.T])[:, None]) ** 2).sum(dim=1, keepdim=True).sqrt()
 
 
+def local_variance(seed: int) -> Attribution:
+    """Variance of the channel mean in windows of 9 x 9 pixels, smaller at the border and in small images."""
+
+    def variance(model: nn.Module, x: Float[Tensor, "B C H W"], target: Target) -> Float[Tensor, "B 1 H W"]:
+        grey = x.detach().mean(dim=1, keepdim=True)
+        side = min(9, *(n - 1 + n % 2 for n in x.shape[2:]))  # odd
+        mean = lambda v: F.avg_pool2d(v, side, 1, side // 2, count_include_pad=False)  # noqa: E731
+        return mean((grey - mean(grey)) ** 2)
+
+    return variance
+
+
 def input_magnitude(seed: int) -> Attribution:
     """|x|, channel by channel."""
     return lambda model, x, target: x.detach().abs()
@@ -61,9 +74,12 @@ CONTROLS: dict[str, tuple[str, Callable[[int], Attribution]]] = {
     "white_noise": ("white noise", white_noise),
     "smooth_noise": ("smooth noise", smooth_noise),
     "sobel_edges": ("Sobel edges", sobel_edges),
+    "local_variance": ("local variance", local_variance),
     "input_magnitude": ("|x|", input_magnitude),
     "centred_gaussian": ("centred Gaussian", centred_gaussian),
 }
+
+IMAGE_ONLY = ("sobel_edges", "local_variance", "input_magnitude", "centred_gaussian")  # a method must beat them all
 
 
 def matched(maps: Float[Tensor, "B K h w"], seed: int) -> Float[Tensor, "B 1 h w"]:

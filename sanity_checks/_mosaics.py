@@ -2,8 +2,9 @@
 
 from itertools import chain, permutations
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 
 def mosaic(images: Float[Tensor, "k m C H W"], n: int) -> Float[Tensor, "k C nH nW"]:
@@ -27,6 +28,24 @@ def groups(images: list[int], classes: list[int], cells: int) -> list[tuple[list
         found.append((chosen, [i for i in chosen if i in left]))
         left = [i for i in left if i not in chosen]
     return found
+
+
+def drawn(i: int, images: list[int], classes: list[int], cells: int, rng: Generator) -> tuple[list[int], int]:
+    """A mosaic for image i: (itself and drawn images of other classes, in cells that are drawn; its cell).
+
+    The others are of different classes as far as there are so many.
+
+    Raises:
+        ValueError: fewer than cells - 1 images are of other classes.
+    """
+    order = [images[k] for k in torch.randperm(len(images), generator=rng).tolist()]
+    others = [j for j in order if classes[j] != classes[i]]
+    one_each = list({classes[j]: j for j in others}.values())
+    chosen = [i, *one_each, *(j for j in others if j not in one_each)][:cells]
+    if len(chosen) < cells:
+        raise ValueError(f"x: a mosaic needs {cells - 1} images of other classes than {classes[i]}, got {len(others)}")
+    placed = [chosen[k] for k in torch.randperm(cells, generator=rng).tolist()]
+    return placed, placed.index(i)
 
 
 def orders(cells: int) -> chain[tuple[int, ...]]:

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods._calls import copy_of, logits, run
+from methods._layers import probe
+from methods._torch import submodule
 
 INITS = ("permute", "normal_matched", "reset", "reset_keep_bn")
 ORDERS = ("top-down", "bottom-up", "independent")
@@ -171,6 +173,45 @@ def alive(model: nn.Module, trained: nn.Module, x: Float[Tensor, "B C H W"], ini
     of = torch.distributions.Categorical(logits=y) if several else torch.distributions.Bernoulli(logits=y)
     spread = float(y.std(dim=1).mean()) if several else 0.0
     return {"logit_std": spread, "entropy": float(of.entropy().mean()), "variation": variation}
+
+
+@torch.no_grad()
+def refitted(
+    model: nn.Module, trained: nn.Module, x: Float[Tensor, "B C H W"], y: Float[Tensor, "B N"]
+) -> nn.Module | None:
+    """A copy of a randomised model, as sure as the trained one: its last linear layer is fitted to logits y of x.
+
+    The fit is the one of least norm; it is exact where there are more features than images. A map that asks only how
+    sure the network is, or of which class, cannot tell this network from the trained one.
+
+    Returns:
+        None if there is not exactly one last linear layer that sees one vector for each image, or the fit is off by
+        more than 1 % of the spread of the logits.
+    """
+    head = probe(trained, x).head
+    twin = copy_of(model)
+    layer = submodule(twin, head[0]) if len(head) == 1 else None
+    if not isinstance(layer, nn.Linear):
+        return None
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    try:
+        run(twin, x)
+    finally:
+        handle.remove()
+    if len(seen) != 1 or seen[0].shape != (len(x), layer.in_features) or y.shape[1] != layer.out_features:
+        return None
+    phi, Y = seen[0].double(), y.double()  # B K, B N
+    centre = phi.mean(dim=0)
+    W = torch.linalg.pinv(phi - centre) @ (Y - Y.mean(dim=0))  # K N
+    b = Y.mean(dim=0) - centre @ W  # N
+    layer.weight.copy_(W.T)
+    if layer.bias is None:
+        layer.bias = nn.Parameter(b.to(layer.weight), requires_grad=False)
+    else:
+        layer.bias.copy_(b)
+    off = (layer(seen[0]).double() - Y).abs().max() / Y.std()
+    return twin if off < 0.01 else None
 
 
 def _unit(model: nn.Module, parameter: str) -> str:

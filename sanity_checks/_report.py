@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,49 +17,18 @@ from scipy import stats
 from sanity_checks import CHECKS, Check
 from sanity_checks._rows import Row
 from sanity_checks._runner import Part
-from sanity_checks._statistics import Interval, Verdict, interval, paired, retained, verdict
-
-WORDS: dict[Verdict, str] = {"responds": "●", "partial": "◐", "insensitive": "○", "no evidence": "?"}
-ORDER: tuple[Verdict, ...] = ("no evidence", "insensitive", "partial", "responds")  # for --require
-MEANING = {
-    "responds": "certainly less than a tenth of the map's similarity is left (R < 0.1)",
-    "partial": "some similarity is left, or there are too few images to decide",
-    "insensitive": "certainly more than half is left (R > 0.5): the map depends very little on the change",
-    "no evidence": "the check cannot distinguish the map from noise, so it gives no evidence",
-}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the main table: retained similarity R of a randomisation, or a gain over equally smooth noise."""
-
-    header: str
-    hint: str
-    check: str
-    value: str = ""  # a column of the check's result; "": its values
-    null: str = ""  # for R: the columns of null and ceiling
-    ceiling: str = "ceiling"
-    matched: int = 0  # +1: value minus that of equally smooth noise; -1: the opposite, where lower is better
-    chance: float | None = None  # the value of a map that does not use the network
-
-
-COLUMNS = (
-    Column("R, head gone", "top stage randomised", "model_randomization", "head", "null_spearman"),
-    Column("R, all gone", "all weights randomised", "model_randomization", "full_spearman", "null_spearman"),
-    Column("… signed", "the same, signed maps", "model_randomization", "full_signed", "null_signed"),
-    Column(
-        "… non-zero", "the same, where the image is not zero", "model_randomization", "full_nonzero", "null_nonzero"
-    ),
-    Column("R, stem gone", "first stage randomised (bottom-up)", "model_randomization", "bottom_up", "null_spearman"),
-    Column("R, other class", "another class explained", "random_logit", "", "null"),
-    Column("R, labels", "trained on permuted labels", "label_randomization", "", "null"),
-    Column("eMPRT", "rise of histogram entropy, all weights randomised", "efficient_model_randomization", chance=0.0),
-    Column("insertion", "AUC above equally smooth noise", "insertion_deletion", "insertion", matched=1),
-    Column("deletion", "AUC below equally smooth noise", "insertion_deletion", "deletion", matched=-1),
-    Column("ROAD", "LeRF - MoRF above equally smooth noise", "road", matched=1),
-    Column("mass / area", "of the digit on a texture; 1 is chance", "energy_pointing_game", "mu_w", chance=1.0),
+from sanity_checks._statistics import interval, paired
+from sanity_checks._verdict import (
+    COLUMNS,
+    CONDITIONS,
+    FOUR_SENTENCES,
+    MEANING,
+    WORDS,
+    conditions,
+    mean_of,
+    overall,
+    table,
 )
-TABLE_CHECKS = tuple(dict.fromkeys(c.check for c in COLUMNS))
 
 
 def summarise(rows: Sequence[Row], found: Mapping[tuple[str, str], Part]) -> dict[str, Any]:
@@ -75,75 +44,26 @@ def summarise(rows: Sequence[Row], found: Mapping[tuple[str, str], Part]) -> dic
     checks = list(dict.fromkeys(check for _, check in found))
     return {
         "columns": [asdict(c) for c in COLUMNS if c.check in checks],
-        "rows": {row.key: _row(row, {c: found[row.key, c] for c in checks if (row.key, c) in found}) for row in rows},
+        "rows": {row.key: _row(row, found) for row in rows},
         "consistency": _consistency(rows, found),
         "protocols": {name: _protocol(CHECKS[name]) for name in checks},
     }
 
 
-def _row(row: Row, parts: Mapping[str, Part]) -> dict[str, Any]:
-    cells = {c.header: _cell(c, parts[c.check]) for c in COLUMNS if c.check in parts}
+def _row(row: Row, found: Mapping[tuple[str, str], Part]) -> dict[str, Any]:
+    cells = table(row.key, found)
+    words = conditions(cells)
     return {
         "label": row.label,
         "control": row.control,
         "keywords": dict(row.keywords),
         "source_sha256": row.source_sha256,
         "refused": row.refused,
-        "verdict": overall(cells),
+        "verdict": overall(words),
+        "conditions": words,
         "table": cells,
-        "checks": {name: _numbers(CHECKS[name], part) for name, part in parts.items()},
+        "checks": {name: _numbers(CHECKS[name], part) for (key, name), part in found.items() if key == row.key},
     }
-
-
-def overall(cells: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
-    """A row's verdict: the verdict of the fully randomised model, if the map is also faithful to the model.
-
-    A map that responds, but is not certainly better than equally smooth noise in at least one faithfulness column that
-    was run, is 'no evidence', because noise responds, too. None if model_randomization was not run or was refused.
-    """
-    word = cells.get("R, all gone", {}).get("word")
-    faithful = [cells[h]["low"] for h in ("insertion", "deletion", "ROAD") if cells.get(h, {}).get("mean") is not None]
-    if word in ("responds", "partial") and faithful and not any(low is not None and low > 0 for low in faithful):
-        return "no evidence"
-    return word
-
-
-def in_words(row: Mapping[str, Any]) -> str:
-    """The verdict of a row of the report, or why there is none, for the terminal."""
-    refusals = [found.get("refused") for found in row["checks"].values()]
-    why = row["refused"] or row["checks"].get("model_randomization", {}).get("refused")
-    why = why or (refusals[0] if all(refusals) and refusals else "")
-    return row["verdict"] or (f"refused: {why}" if why else "no verdict (model_randomization was not run)")
-
-
-def _cell(column: Column, part: Part) -> dict[str, Any]:
-    """One cell of the main table: mean, 95 % interval, n; and a verdict word if there is a rule for it."""
-    r = part.result
-    if r is None:
-        return {"refused": part.refused}
-    values = r.column(column.value)
-    if column.null:
-        data = values, r.column(column.null), r.column(column.ceiling)
-        word = verdict(*data)
-        R = retained(*data)
-        comparison = paired(data[0], data[1])
-        means = {"similarity": _mean(data[0]), "null": _mean(data[1]), "ceiling": _mean(data[2])}
-        return asdict(R) | {"word": word, "meaningless": word == "no evidence" or R.low < -10} | comparison | means
-    if column.matched:
-        assert part.matched is not None
-        noise = part.matched.column(column.value)
-        gain = interval(column.matched * (values - noise))
-        means = {"value": _mean(values), "noise": _mean(noise)}
-        return asdict(gain) | {"word": _beyond(gain, 0.0)} | paired(values, noise) | means
-    found = interval(values)
-    return asdict(found) | {"word": _beyond(found, column.chance)}
-
-
-def _beyond(found: Interval, chance: float | None) -> str:
-    """'no evidence' if the interval contains the chance value."""
-    if chance is None:
-        return ""
-    return "" if found.low > chance or found.high < chance else "no evidence"
 
 
 def _numbers(check: Check, part: Part) -> dict[str, Any]:
@@ -185,7 +105,7 @@ def _consistency(rows: Sequence[Row], found: Mapping[tuple[str, str], Part]) -> 
         parts = [found.get((row.key, name)) for row in rows]
         if all(p and p.result is not None for p in parts) and CHECKS[name].higher_is_better is not None:
             sign = 1 if CHECKS[name].higher_is_better else -1
-            scores[name] = [sign * _mean(p.result.column("")) for p in parts if p and p.result]
+            scores[name] = [sign * mean_of(p.result.column("")) for p in parts if p and p.result]
     scores = scores if len(rows) > 1 else {}
     tau = {a: {b: float(np.asarray(stats.kendalltau(scores[a], scores[b]))[0]) for b in scores} for a in scores}
     return {"kendall_tau": tau, "rows": len(rows)}
@@ -200,10 +120,6 @@ def _protocol(check: Check) -> dict[str, Any]:
         "higher_is_better": check.higher_is_better,
         "verified": check.verified,
     }
-
-
-def _mean(values: Float[np.ndarray, " B"]) -> float:
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
 
 MINUS = "\N{MINUS SIGN}"
@@ -288,7 +204,8 @@ def write_html(file: Path, report: Mapping[str, Any], figures: Mapping[str, Path
     kinds = {}
     for name, protocol in report["protocols"].items():
         kinds.setdefault(protocol["kind"], []).append(name)
-    page = template.render(report=report, pictures=pictures, bib=bib, kinds=kinds, words=WORDS, meaning=MEANING)
+    said = {"words": WORDS, "meaning": MEANING, "conditions": CONDITIONS, "four": FOUR_SENTENCES}
+    page = template.render(report=report, pictures=pictures, bib=bib, kinds=kinds, **said)
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(page)
     temporary.replace(file)

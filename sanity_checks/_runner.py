@@ -19,10 +19,12 @@ from sanity_checks import CHECKS, Check, Result
 from sanity_checks._controls import matched
 from sanity_checks._parallel import World, ahead
 from sanity_checks._provenance import versions
+from sanity_checks._randomize import randomized, whole
 from sanity_checks._rows import Row
 from sanity_checks._torch import explain
 
 ROOT = Path(__file__).resolve().parent.parent
+EVIDENCE = ("insertion_deletion", "road", "energy_pointing_game")  # their gains over controls decide on a verdict
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,10 +73,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Part:
-    """The outcome of one unit: a result and that of noise as smooth as the maps, or the reason why there is none."""
+    """The outcome of one unit: a result and those of two nulls, or the reason why there is none."""
 
     result: Result | None
-    matched: Result | None = None
+    matched: Result | None = None  # of noise as smooth as the maps
+    randomized: Result | None = None  # of the method's own maps of the network with randomised weights
     refused: str = ""
 
 
@@ -145,6 +148,7 @@ def run(units: Sequence[Unit], folder: Folder, *, workers: int = 0) -> Iterator[
                 if row != unit.row.key:
                     row = unit.row.key
                     shared.pop("maps", None)
+                    shared.pop("randomized", None)
                 found = _plain_part(_compute(unit, shared, folder.seed, folder.draws))
                 stamp = _stamp(unit, code_sha256(), folder.seed, folder.draws)
                 write_json(folder.file(unit), {"stamp": stamp, **found})
@@ -203,7 +207,13 @@ def _compute(unit: Unit, shared: dict[str, Any], seed: int, seeds_matched: int) 
         for k in range(seeds_matched):
             inputs["maps"] = matched(shared["maps"], draw + k).to(shared["x"].dtype)
             noise.append(c.fn(*(inputs[k] for k in c.inputs), **params))
-        return Part(found, _mean(noise))
+        if c.name not in EVIDENCE or unit.row.control:
+            return Part(found, _mean(noise))
+        if "randomized" not in shared:
+            f = randomized(unit.bench.model, whole(unit.bench.model).parameters, seed=draw)
+            shared["randomized"] = explain(of, f, shared["x"], shared["target"])
+        inputs["maps"] = shared["randomized"]
+        return Part(found, _mean(noise), c.fn(*(inputs[k] for k in c.inputs), **params))
     except ValueError as error:
         return Part(None, refused=str(error))
 
@@ -213,7 +223,8 @@ def merge(parts: Sequence[Part]) -> Part:
     refused = next((p.refused for p in parts if p.refused), "")
     if refused:
         return Part(None, refused=refused)
-    return Part(_join([p.result for p in parts if p.result]), _join([p.matched for p in parts if p.matched]))
+    joined = lambda name: _join([r for p in parts if (r := getattr(p, name))])  # noqa: E731
+    return Part(joined("result"), joined("matched"), joined("randomized"))
 
 
 def write_json(file: Path, content: Any, indent: int | None = None) -> None:
@@ -230,7 +241,10 @@ def write_json(file: Path, content: Any, indent: int | None = None) -> None:
 def read_part(file: Path, stamp: str) -> Part | None:
     """A part that was written by the same code on the same inputs, or None."""
     found = _read(file, stamp)
-    return Part(_result(found["result"]), _result(found["matched"]), found["refused"]) if found else None
+    if not found:
+        return None
+    result, noise, random = (_result(found[name]) for name in ("result", "matched", "randomized"))
+    return Part(result, noise, random, found["refused"])
 
 
 @functools.cache
@@ -238,7 +252,7 @@ def code_sha256() -> str:
     """Hash of the sources that every number depends on: this package and methods/."""
     digest = hashlib.sha256()
     for file in sorted([*(ROOT / "sanity_checks").glob("*.py"), *(ROOT / "methods").glob("*.py")]):
-        if file.stem not in ("_report", "_pictures", "__main__"):
+        if file.stem not in ("_report", "_verdict", "_pictures", "__main__"):
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -291,7 +305,8 @@ def _join(results: Sequence[Result]) -> Result | None:
 
 def _plain_part(part: Part) -> dict[str, Any]:
     plain = lambda r: r and {k: getattr(r, k) for k in ("values", "columns", "curves", "at", "facts")}  # noqa: E731
-    return {"result": plain(part.result), "matched": plain(part.matched), "refused": part.refused}
+    found = {name: plain(getattr(part, name)) for name in ("result", "matched", "randomized")}
+    return found | {"refused": part.refused}
 
 
 def _result(found: dict[str, Any] | None) -> Result | None:

@@ -69,7 +69,7 @@ def label_randomization(nets: LabelNets, x: Float[Tensor, "B C H W"], of: Attrib
         of: the method; if it has a bound layer, the networks must have that layer.
 
     Returns:
-        Columns: `signed`, `nonzero`, and `null`, `ceiling` with the same endings.
+        Columns: `signed`, `nonzero`, and `null`, `ceiling` with the same endings; `size` and `null_size` of |rho|.
 
     Raises:
         ValueError: B has not memorised its labels (accuracy below 95 %): the result would have no meaning.
@@ -86,7 +86,7 @@ def label_randomization(nets: LabelNets, x: Float[Tensor, "B C H W"], of: Attrib
         similarities(a, again, x, MEASURES),
         between_images(a, x, MEASURES),
     )
-    columns = {m: s[m] for m in MEASURES[1:]}
+    columns = {m: s[m] for m in MEASURES[1:]} | {"size": s["spearman"].abs(), "null_size": null["spearman_size"]}
     for name, found in (("null", null), ("ceiling", ceiling)):
         columns |= {name if m == "spearman" else f"{name}_{m}": found[m] for m in MEASURES}
     return Result(values=s["spearman"], columns=columns, facts={"memorised": nets.memorised})

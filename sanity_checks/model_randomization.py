@@ -15,7 +15,11 @@ L       stages, in execution order                       stages
 
 A map that explains the network must change when the network changes. The similarity that is left is compared with two
 levels: `null`, the similarity of the maps of different images, and `ceiling`, the similarity of two runs on the same
-network. Retained similarity R = (s - null) / (ceiling - null): 1 means that the map did not change, 0 is chance.
+network. Retained similarity R = (s - null) / (ceiling - null): 1 means that the map did not change, 0 is chance. For R,
+take the sizes |s| and |null|: the same map upside down is no other map.
+
+A map may follow only how sure the network is. So there is one network more, `refitted`: all weights are randomised, and
+the last linear layer is fitted such that the images, and the images mirrored, have the logits of the trained network.
 
 Differs from the paper: weights are permuted within each tensor by default, not drawn from the initialiser. PyTorch's
 initialisers leave some networks dead (EfficientNet-Lite0's logits then vary by 1e-8 of their former variation). A test
@@ -35,10 +39,10 @@ from torch import Tensor, nn
 from methods._calls import logits
 from methods._cost import Formula
 from methods._torch import Attribution
-from sanity_checks._randomize import ORDERS, alive, lost_stages, randomizations, stages
+from sanity_checks._randomize import ORDERS, alive, lost_stages, randomizations, refitted, stages
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import explain
-from sanity_checks.similarity import MEASURES, between_images, similarities, spearman
+from sanity_checks.similarity import MEASURES, between_images, similarities, spearman, with_sizes
 
 
 @check(
@@ -50,10 +54,10 @@ from sanity_checks.similarity import MEASURES, between_images, similarities, spe
         "the absolute maps before and after all weights are randomised."
     ),
     higher_is_better=False,
-    forward=Formula("1 + seeds · (2 · points - 1)", lambda s: 1 + s.seeds * (2 * min(s.points or s.S, s.S) - 1)),
-    runs=Formula("2 + seeds · (2 · points - 1)", lambda s: 2 + s.seeds * (2 * min(s.points or s.S, s.S) - 1)),
+    forward=Formula("2 + seeds · (2 · points + 1)", lambda s: 2 + s.seeds * (2 * min(s.points or s.S, s.S) + 1)),
+    runs=Formula("2 + seeds · 2 · points", lambda s: 2 + s.seeds * 2 * min(s.points or s.S, s.S)),
     verified=("literal", "closed form"),
-    quick={"seeds": 1, "points": 3},
+    quick={"seeds": 3, "points": 3},
 )
 @torch.no_grad()
 def model_randomization(
@@ -87,8 +91,9 @@ def model_randomization(
 
     Returns:
         Columns `full_<measure>` and `null_<measure>` for every measure of similarity.py, `ceiling`, `head` and
-        `bottom_up`: the first step of the two cascades. Curves: each order, and Spearman of the logits along it; this
-        shows when the network itself has changed.
+        `bottom_up`: the first step of the two cascades, `refitted` (NaN where the network has not exactly one last
+        linear layer), and the mean sizes of all but `ceiling` under names that end in `_size`. Curves: each order, and
+        Spearman of the logits along it; this shows when the network itself has changed.
 
     Raises:
         ValueError: unknown order or init, points below 2, or a network that is dead when fully randomised.
@@ -97,7 +102,9 @@ def model_randomization(
         raise ValueError(f"orders: must be of {', '.join(ORDERS)}, got {orders}")
     if points is not None and points < 2:
         raise ValueError(f"points: at least 2 (the first stage, all stages), got {points}")
-    L, y = stages(model, x), logits(model, x)  # y: B N
+    L, X = stages(model, x), torch.cat([x, x.flip(3)])  # X 2B C H W: and mirrored
+    Y = torch.cat([logits(model, x), logits(model, x.flip(3))])  # 2B N
+    y = Y[: len(x)]  # B N
     plan = {order: list(lost_stages(order, len(L), points)) for order in orders}
     ref = explain(of, model, x, target)  # B K h w
     again = explain(of, model, x, target)
@@ -111,8 +118,12 @@ def model_randomization(
         if lost == every and seed_k == seed:
             statistics = alive(f_k, model, x, init)
         c = y_k.argmax(dim=1) if repick else target
-        s = similarities(ref, explain(of, f_k, x, c), x, MEASURES if lost == every else ("spearman",))
+        s = with_sizes(similarities(ref, explain(of, f_k, x, c), x, MEASURES if lost == every else ("spearman",)))
         s["logits"] = spearman(y, y_k)
+        if lost == every:
+            sure = refitted(f_k, model, X, Y)
+            b = explain(of, sure, x, target) if sure else torch.zeros_like(ref)  # a constant map: NaN
+            s |= with_sizes({"refitted": similarities(ref, b, x, ("spearman",))["spearman"]})
         sums = total.setdefault(lost, dict.fromkeys(s, torch.zeros(len(x), dtype=torch.float64, device=x.device)))
         total[lost] = {name: sums[name] + v / seeds for name, v in s.items()}
     curves = {}
@@ -121,11 +132,13 @@ def model_randomization(
             curves[name] = torch.stack([total[lost][kind] for lost in sets], dim=1)  # B points
     first = {"head": total.get(frozenset({len(L) - 1})), "bottom_up": total.get(frozenset({0}))}
     full = total[every]
+    sure = {name: full.pop(name) for name in ("refitted", "refitted_size")}
     return Result(
         values=full["spearman"],
         columns={f"full_{k}": v for k, v in full.items()}
         | {f"null_{k}": v for k, v in null.items()}
-        | {name: s["spearman"] for name, s in first.items() if s is not None}
+        | {f"{name}{k}": s[f"spearman{k}"] for name, s in first.items() if s is not None for k in ("", "_size")}
+        | sure
         | {"ceiling": ceiling},
         curves=curves,
         at=tuple(float(k + 1) for k in range(next(iter(curves.values())).shape[1])),

@@ -41,7 +41,7 @@ from sanity_checks.similarity import between_images, similarities, ssim
     forward=1,
     runs=Formula("4 + classes", lambda s: 4 + min(s.classes, s.N - 1)),
     verified=("literal", "closed form"),
-    quick={"classes": 2},
+    quick={"classes": 5},
 )
 @torch.no_grad()
 def random_logit(
@@ -65,7 +65,8 @@ def random_logit(
 
     Returns:
         Columns: `signed` (Spearman of the signed maps), `ssim` (the paper's, NaN for images below 5 x 5), `runner_up`
-        (the class with the next highest logit), `far` (the lowest logit), `null` and `ceiling` as model_randomization.
+        (the class with the next highest logit), `far` (the lowest logit), `size` (mean of |Spearman|), `null`,
+        `null_size` and `ceiling` as model_randomization.
 
     Raises:
         ValueError: classes below 1, or a network of one class.
@@ -75,19 +76,20 @@ def random_logit(
     if classes < 1 or N < 2:
         raise ValueError(f"classes: need at least one other class of at least two, got {classes} of {N}")
     ref = explain(of, model, x, target)
-    null, again = between_images(ref, x, ("spearman",))["spearman"], explain(of, model, x, target)
+    null, again = between_images(ref, x, ("spearman",)), explain(of, model, x, target)
     draws = torch.randperm(N - 1, generator=torch.Generator().manual_seed(seed))[:classes].to(x.device)
-    total = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
+    total = torch.zeros(4, len(x), dtype=torch.float64, device=x.device)
     for r in draws:
         other = explain(of, model, x, (target + 1 + r) % N)
         s = similarities(ref, other, x, ("spearman", "signed"))
-        total += torch.stack([s["spearman"], s["signed"], _sign_tolerant(ref, other, x)])
+        total += torch.stack([s["spearman"], s["signed"], _sign_tolerant(ref, other, x), s["spearman"].abs()])
     c = target[:, None]
     others = y.scatter(1, c, -torch.inf).argmax(dim=1), y.scatter(1, c, torch.inf).argmin(dim=1)
     runner_up, far = (similarities(ref, explain(of, model, x, r), x, ("spearman",))["spearman"] for r in others)
-    s, signed, structure = total / len(draws)
+    s, signed, structure, size = total / len(draws)
     ceiling = similarities(ref, again, x, ("spearman",))["spearman"]
-    found = {"signed": signed, "ssim": structure, "runner_up": runner_up, "far": far, "null": null, "ceiling": ceiling}
+    found = {"signed": signed, "ssim": structure, "runner_up": runner_up, "far": far, "size": size, "ceiling": ceiling}
+    found |= {"null": null["spearman"], "null_size": null["spearman_size"]}
     return Result(values=s, columns=found, facts={"classes": len(draws)})
 
 

@@ -15,7 +15,7 @@ Good to know: absolute rho of sparse images is mostly ties at zero: see `signed`
 of an enlarged 7 x 7 map measure the enlargement; `spearman` is at the map's own resolution.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -74,12 +74,21 @@ def similarities(
 def between_images(
     maps: Float[Tensor, "B K h w"], x: Float[Tensor, "B C H W"], measures: Iterable[str] = MEASURES
 ) -> dict[str, Float[Tensor, " B"]]:
-    """The null: mean similarity of each image's map to the maps of (up to four) other images; NaN for one image."""
+    """The null: mean similarity of each image's map to the maps of (up to four) other images; NaN for one image.
+
+    And its mean size, under names that end in `_size`.
+    """
     shifts = range(1, min(len(x), 5))
     if not shifts:
-        return {m: torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device) for m in measures}
-    found = [similarities(maps, maps.roll(k, 0), x, tuple(measures)) for k in shifts]
-    return {m: torch.stack([s[m] for s in found]).nanmean(dim=0) for m in measures}
+        nan = torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)
+        return with_sizes(dict.fromkeys(measures, nan))
+    found = [with_sizes(similarities(maps, maps.roll(k, 0), x, tuple(measures))) for k in shifts]
+    return {m: torch.stack([s[m] for s in found]).nanmean(dim=0) for m in found[0]}
+
+
+def with_sizes(s: Mapping[str, Float[Tensor, " B"]]) -> dict[str, Float[Tensor, " B"]]:
+    """The similarities, and the size of each: means of them tell a map that is turned upside down from another map."""
+    return {**s, **{f"{name}_size": v.abs() for name, v in s.items()}}
 
 
 def spearman(

@@ -15,7 +15,7 @@ from methods.input_x_gradient import input_x_gradient
 from nets import net
 from sanity_checks._boxes import box_iou, components, contours
 from sanity_checks._controls import centred_gaussian
-from sanity_checks._mosaics import groups, mosaic, orders
+from sanity_checks._mosaics import drawn, groups, mosaic, orders
 from sanity_checks.average_precision import ap, average_precision
 from sanity_checks.energy_pointing_game import energy_pointing_game
 from sanity_checks.grid_pointing_game import grid_pointing_game
@@ -605,6 +605,46 @@ def test_orders_and_mosaic():
     x = draw(1, 4, 2, 3, 5)
     rows = [torch.cat([x[0, 2 * r], x[0, 2 * r + 1]], dim=2) for r in range(2)]
     assert torch.equal(mosaic(x, 2)[0], torch.cat(rows, dim=1))
+
+
+def test_drawn_companions_are_of_other_classes_and_cells_are_fair():
+    classes, seen = [0, 0, 1, 1, 2, 3, 4, 4], torch.zeros(4)
+    for seed in range(200):
+        rng = torch.Generator().manual_seed(seed)
+        placed, cell = drawn(seed % 8, list(range(8)), classes, 4, rng)
+        assert placed[cell] == seed % 8
+        assert len({classes[k] for k in placed}) == 4
+        seen[cell] += 1
+    assert seen.min() > 30
+    placed, cell = drawn(0, list(range(4)), [0, 1, 1, 1], 4, torch.Generator())  # two classes
+    assert sorted(placed) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="^x: a mosaic needs 3 images of other classes than 1, got 1"):
+        drawn(1, list(range(4)), [0, 1, 1, 1], 4, torch.Generator())
+
+
+def test_drawn_mosaics_and_shrunk_images():
+    x, target = colours(6, 8, 8), torch.arange(6)
+    given = {"companions": "drawn", "confidence": 0.0}
+    for shrink in (False, True, None):
+        found = grid_pointing_game(Colours(), x, target, input_x_gradient, arrangements=2, shrink=shrink, **given)
+        close(found.values, torch.ones(6, dtype=torch.float64))
+    sizes = []
+
+    def of(model, x, target):
+        sizes.append(tuple(x.shape[2:]))
+        return torch.ones_like(x)
+
+    x, target = draw(6, 3, 32, 32), torch.tensor([1, 4, 4, 7, 2, 0])
+    found = grid_pointing_game(net("vit"), x, target, of, shrink=None, **given)  # 64 x 64 is too large for it
+    assert set(sizes) == {(32, 32)}
+    close(found.values, torch.full((6,), 0.25, dtype=torch.float64))
+    kinds = [grid_pointing_game(net("relu"), x, target, input_x_gradient, seed=s, **given).values for s in (0, 0, 1)]
+    assert torch.equal(kinds[0], kinds[1])
+    assert not torch.equal(kinds[0], kinds[2])
+    with pytest.raises(ValueError, match="^shrink: "):
+        grid_pointing_game(Colours(), colours(6, 5, 8), torch.arange(6), of, shrink=True, **given)
+    with pytest.raises(ValueError, match="^companions: "):
+        grid_pointing_game(Colours(), colours(), torch.arange(4), of, companions="all")
 
 
 def test_a_model_of_fixed_size_is_named_and_other_errors_pass():

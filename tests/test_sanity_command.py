@@ -18,7 +18,7 @@ from methods import _models
 from sanity_checks import CHECKS, Result, __main__, _provenance, _runner
 from sanity_checks._claim import claimed
 from sanity_checks._controls import CONTROLS
-from sanity_checks._report import COLUMNS, overall, summarise
+from sanity_checks._report import COLUMNS, summarise
 from sanity_checks._rows import Row, controls
 from sanity_checks._runner import Part
 from sanity_checks._statistics import interval
@@ -93,8 +93,9 @@ def test_a_users_method_gets_a_row_beside_the_controls(finished):
         assert set(row["checks"]) == {"random_logit", "sparseness", "model_randomization", "energy_pointing_game"}
         assert len(row["checks"]["random_logit"]["values"]) == 3
         assert row["verdict"] in (None, "responds", "partial", "insensitive", "no evidence")
-    assert report["rows"]["sobel_edges"]["verdict"] == "insensitive"
+    assert report["rows"]["sobel_edges"]["conditions"]["weights"] == "insensitive"
     assert report["rows"]["white_noise"]["verdict"] == "no evidence"
+    assert report["rows"]["grad_cam"]["sentence"].endswith("Not measured: same function, place.")
     found = report["rows"]["my_method"]["checks"]["sparseness"]
     want = interval(np.array(found["values"]))
     assert found["interval"] == {"mean": want.mean, "low": want.low, "high": want.high, "n": 3, "missing": 0}
@@ -328,9 +329,9 @@ def part(values, noise=None, **columns):
 
 
 def randomised(s, null, ceiling):
-    full = {f"full_{m}": s for m in ("spearman", "signed", "nonzero")}
-    nulls = {f"null_{m}": null for m in ("spearman", "signed", "nonzero")}
-    return part(s, head=s, bottom_up=s, ceiling=ceiling, **full, **nulls)
+    full = {f"full_{m}_size": s for m in ("spearman", "signed", "nonzero")}
+    nulls = {f"null_{m}_size": null for m in ("spearman", "signed", "nonzero")}
+    return part(s, head_size=s, bottom_up_size=s, refitted_size=s, ceiling=ceiling, **full, **nulls)
 
 
 def test_a_map_that_responds_but_is_no_better_than_noise_is_no_evidence():
@@ -343,12 +344,17 @@ def test_a_map_that_responds_but_is_no_better_than_noise_is_no_evidence():
     def judged(**found):
         return summarise([row()], {("m", k): v for k, v in found.items()})["rows"]["m"]["verdict"]
 
-    assert judged(model_randomization=moved) == "responds"
-    assert judged(model_randomization=moved, road=good) == "responds"
+    assert judged(model_randomization=moved) == "partial"  # the other conditions were not measured
+    assert judged(model_randomization=moved, road=good) == "partial"
     assert judged(model_randomization=moved, road=bad) == "no evidence"
     kept = randomised([0.99] * n, [0.1] * n, [1.0] * n)
-    assert judged(model_randomization=kept, road=bad) == "insensitive"  # stays what it is
-    assert overall({}) is None
+    assert judged(model_randomization=kept, road=good) == "insensitive"
+    assert judged(road=good) is None
+    rest = {
+        "random_logit": part(low, size=low, null_size=[0.1] * n, ceiling=[1.0] * n),
+        "implementation_invariance": part([1.0] * n), "grid_pointing_game": part([0.8] * n, [0.2] * n),
+    }  # fmt: skip
+    assert judged(model_randomization=moved, road=good, **rest) == "responds"
 
 
 def test_the_columns_exist_in_the_checks():
@@ -366,7 +372,9 @@ def test_gains_are_paired_and_lower_is_better_where_it_is():
     table = summarise([row()], {("m", "insertion_deletion"): found})["rows"]["m"]["table"]
     assert np.isclose(table["insertion"]["mean"], 0.2)
     assert np.isclose(table["deletion"]["mean"], -0.1)
-    assert table["insertion"]["word"] == ""
+    assert table["insertion"]["word"] == "better"
+    assert table["deletion"]["word"] == "worse"
+    assert table["insertion"]["low"] > 0.19
     assert table["insertion"]["wilcoxon_p"] < 0.01
 
 

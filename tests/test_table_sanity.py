@@ -4,7 +4,7 @@ import pytest
 
 import table_sanity as script
 from figure_numbers import numbers
-from sanity_checks._controls import CONTROLS
+from sanity_checks._controls import CONTROLS, IMAGE_ONLY
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +20,17 @@ def test_eight_methods_and_every_control_have_a_row(rows):
 
 def test_the_reader_sees_that_maps_that_follow_the_network_are_told_from_those_that_do_not(rows):
     assert rows["grad_cam"]["verdict"] == "responds"
-    assert {rows[name]["verdict"] for name in ("sobel_edges", "input_magnitude", "centred_gaussian")} == {"insensitive"}
+    for name in IMAGE_ONLY:
+        assert {rows[name]["conditions"][c] for c in ("weights", "confidence", "class")} == {"insensitive"}
+        assert rows[name]["conditions"]["evidence"] == rows[name]["verdict"] == "no evidence"
     assert rows["guided_backprop"]["cells"]["R, head gone"]["mean"] > 0.9
+    assert rows["guided_backprop"]["conditions"]["class"] == "insensitive"
     assert rows["eigen_cam"]["cells"]["R, other class"]["mean"] > 0.99  # it uses no class
     assert all(rows[name]["verdict"] != "responds" for name in CONTROLS)
 
 
 def test_no_number_stands_where_noise_would_give_the_same():
-    cell = {"mean": 0.5, "low": 0.1, "high": 0.9, "word": "partial", "meaningless": False}
+    cell = {"mean": 0.5, "low": 0.1, "high": 0.9, "word": "partial", "meaningless": False, "best control": None}
     row = {"label": "|x|", "control": True, "verdict": "partial", "cells": dict.fromkeys(script.COLUMNS, cell)}
     table = script.table({"input_magnitude": row})
     assert table.count("0.50 <sub>0.10 to 0.90</sub>") == len(script.COLUMNS)
