@@ -1,10 +1,8 @@
 """On the (In)fidelity and Sensitivity of Explanations: max-sensitivity.
 
 Yeh, Hsieh, Suggala, Inouye, Ravikumar. NeurIPS 2019. arXiv:1901.09392
-Local Lipschitz: Alvarez-Melis, Jaakkola. ICML Workshop 2018. arXiv:1806.08049
 
     SENS  =  max_j  || Phi(x + delta_j) - Phi(x) ||  /  || Phi(x) ||
-    L     =  max_j  || Phi(x + delta_j) - Phi(x) ||  /  || delta_j ||
 
 Phi      the method, for the same class                 of; Phi(x) is `maps`
 delta_j  uniform in the L_inf ball of the radius        delta, `samples` of them, the same ones for every image
@@ -13,8 +11,7 @@ delta_j  uniform in the L_inf ball of the radius        delta, `samples` of them
 Differs from the paper: the radius is in units of each image's max - min, since normalised images have no fixed range;
 0.2 and 50 are the authors' for images in [0, 1]. Definition 3.1 does not divide by || Phi(x) ||; their code does.
 Differs from other code: captum (radius 0.02, 10 samples) and Quantus (0.2, 200 samples) take the radius in units of the
-tensor; with the same perturbations the three agree. Here local Lipschitz uses the perturbations of max-sensitivity;
-Quantus draws them from a normal distribution.
+tensor; with the same perturbations the three agree.
 Good to know: a map that never changes has the lowest value, for example one that ignores the image. A map that is drawn
 again at each call has about 1.4. Norms are of the map as returned, so at its own resolution. Where Phi(x) is zero, SENS
 is || Phi(x + delta_j) ||, as in captum.
@@ -59,7 +56,7 @@ def max_sensitivity(
 ) -> Result:
     """How much the map changes, at most, under small noise on the image.
 
-    Relative to its norm; the local Lipschitz constant is a column.
+    Relative to its norm.
 
     Args:
         model: classifier.
@@ -77,16 +74,11 @@ def max_sensitivity(
     """
     check_maps(maps, x)
     x, Phi = x.detach(), at_least_float32(maps.detach())  # B C H W, B K h w
-    change, size = [], []
-    for delta, _, moved in neighbours(model, x, target, Phi, of, radius, samples, seed, chunk):
+    change = []
+    for _, _, moved in neighbours(model, x, target, Phi, of, radius, samples, seed, chunk):
         change.append(norm(moved - Phi))  # k B
-        size.append(norm(delta))  # k B
-    change, size = torch.cat(change), torch.cat(size)  # samples B
     scale = norm(Phi)  # B
-    return Result(
-        values=(change / torch.where(scale == 0, 1.0, scale)).amax(dim=0),
-        columns={"lipschitz": (change / torch.where(size == 0, 1.0, size)).amax(dim=0)},
-    )
+    return Result(values=(torch.cat(change) / torch.where(scale == 0, 1.0, scale)).amax(dim=0))
 
 
 def neighbours(

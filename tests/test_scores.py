@@ -499,11 +499,7 @@ def test_max_sensitivity_closed_forms():
     run = partial(max_sensitivity, m, m.x, CLASSES, samples=6)
     still = run(gradient(m, m.x, CLASSES), gradient)
     assert torch.equal(still.values, torch.zeros(3).double())
-    assert torch.equal(still.columns["lipschitz"], torch.zeros(3).double())
-    itself = run(3 * m.x, lambda model, x, target: 3 * x)  # Phi = 3 x moves by 3 delta
-    close(itself.columns["lipschitz"], num([3, 3, 3]))
     most = run(m.x, lambda model, x, target: x).values
-    close(itself.values, most)
     for radius in (0.1, 0.4):  # it is linear in the radius
         close(
             max_sensitivity(m, m.x, CLASSES, m.x, lambda model, x, t: x, samples=6, radius=radius).values,
