@@ -2,9 +2,9 @@
 
 Scores of Petsiuk et al. 2018 (insertion, deletion), Rong et al. 2022 (ROAD), Rieger and Hansen 2020 (IROF), Hesse et
 al. 2024 (single deletion), Samek et al. 2017 (pixel flipping), Ancona et al. 2018 (sensitivity-n), Yeh et al. 2019
-(infidelity), each with its 95 % bootstrap interval over images. The table also has controls that do not use the
-network. The images are photographs, and digits on textures with a small CNN and a small ViT, where all scores are
-cheap.
+(infidelity), Walker et al. 2024 (MAS), Wu et al. 2024 (SaCo), Bluecher et al. 2024 (SRG), each with its 95 % bootstrap
+interval over images. The table also has controls that do not use the network. The images are photographs, and digits
+on textures with a small CNN and a small ViT, where all scores are cheap.
 
 The reader should see: no method is the best in every column, and on photographs smooth noise beats white noise in
 insertion. So a number is bold only if it is certainly better than that of noise as smooth as the map itself.
@@ -51,8 +51,17 @@ COLUMNS = (
     Column("pixel flipping", "pixel_flipping"),
     Column("sensitivity-n", "sensitivity_n"),
     Column("infidelity", "infidelity", higher=False),
+    Column("MAS", "mas"),
+    Column("SaCo", "saco"),
+    Column("SRG", "srg"),
 )
-ON_PHOTOGRAPHS = ("insertion_deletion", "road", "irof", "single_deletion")  # the others cost as much as these together
+ON_PHOTOGRAPHS = (
+    "insertion_deletion",
+    "road",
+    "irof",
+    "single_deletion",
+    "saco",
+)  # the others cost as much as these together
 LONG = (  # thousands of passes per image: only on the digits, unless asked for
     "ss_cam", "is_cam", "poly_cam", "rise", "sobol_attribution", "moxi", "smdl", "extremal_perturbation",
 )  # fmt: skip
@@ -62,6 +71,8 @@ SIZED: Mapping[str, Mapping[str, Any]] = {  # keywords for images of 32 pixels
     "irof": {"segments": 50},
     "pixel_flipping": {"region": 4, "steps": 64, "repeats": 1},
     "infidelity": {"side": 4},
+    "mas": {"step": 32},
+    "srg": {"points": 13, "segments": 5},
 }
 FEW = ["gradient", "grad_cam"]  # methods of a quick run
 CHECK_OPTIONS = MappingProxyType(

@@ -126,7 +126,7 @@ def _report(
     measured = [row for row in rows if not row.refused]
     units = plan(measured, checks, lambda check: benches.bench_of(check, found), args.shard)
     out = Path(args.out).expanduser()
-    folder = Folder(path=out / "parts", seed=args.seed, draws=1 if mode == "quick" else 5)
+    folder = Folder(path=out / "parts", seed=args.seed, draws=1 if mode == "quick" else 5, verdicts=True)
     if args.fresh and here.rank == 0:
         shutil.rmtree(folder.path, ignore_errors=True)
     here.gather(None)

@@ -88,6 +88,7 @@ class Folder:
     path: Path
     seed: int  # of stochastic methods, controls and checks
     draws: int  # of noise as smooth as the maps; they are averaged
+    verdicts: bool = False  # with the method's own maps of a randomised network, where a verdict needs them
 
     def file(self, unit: Unit) -> Path:
         """The part's file."""
@@ -95,7 +96,7 @@ class Folder:
 
     def find(self, unit: Unit) -> Part | None:
         """The unit's part, if it was written by the same code on the same inputs."""
-        return read_part(self.file(unit), _stamp(unit, code_sha256(), self.seed, self.draws))
+        return read_part(self.file(unit), _stamp(unit, code_sha256(), self))
 
 
 def plan(
@@ -149,8 +150,8 @@ def run(units: Sequence[Unit], folder: Folder, *, workers: int = 0) -> Iterator[
                     row = unit.row.key
                     shared.pop("maps", None)
                     shared.pop("randomized", None)
-                found = _plain_part(_compute(unit, shared, folder.seed, folder.draws))
-                stamp = _stamp(unit, code_sha256(), folder.seed, folder.draws)
+                found = _plain_part(_compute(unit, shared, folder))
+                stamp = _stamp(unit, code_sha256(), folder)
                 write_json(folder.file(unit), {"stamp": stamp, **found})
             yield unit, not missing
 
@@ -182,8 +183,8 @@ def cached(
     return found
 
 
-def _compute(unit: Unit, shared: dict[str, Any], seed: int, seeds_matched: int) -> Part:
-    c = unit.check
+def _compute(unit: Unit, shared: dict[str, Any], folder: Folder) -> Part:
+    c, seed = unit.check, folder.seed
     params = {k: shared[k] for k in c.params if k in shared} | dict(unit.params)  # facts about these images
     if "seed" in c.params:
         params["seed"] = seed
@@ -204,10 +205,10 @@ def _compute(unit: Unit, shared: dict[str, Any], seed: int, seeds_matched: int) 
         if c.kind not in ("faithfulness", "localization"):
             return Part(found)
         noise = []
-        for k in range(seeds_matched):
+        for k in range(folder.draws):
             inputs["maps"] = matched(shared["maps"], draw + k).to(shared["x"].dtype)
             noise.append(c.fn(*(inputs[k] for k in c.inputs), **params))
-        if c.name not in EVIDENCE or unit.row.control:
+        if not folder.verdicts or c.name not in EVIDENCE or unit.row.control:
             return Part(found, _mean(noise))
         if "randomized" not in shared:
             f = randomized(unit.bench.model, whole(unit.bench.model).parameters, seed=draw)
@@ -265,9 +266,10 @@ def _read(file: Path, stamp: str) -> dict[str, Any] | None:
     return found if found.get("stamp") == stamp else None
 
 
-def _stamp(unit: Unit, code: str, seed: int, seeds_matched: int) -> str:
+def _stamp(unit: Unit, code: str, folder: Folder) -> str:
     check, bench = [unit.check.name, dict(unit.params)], [unit.bench.stamp, unit.shard]
-    return _sha256([code, _row(unit.row), check, bench, seed, seeds_matched, versions()])
+    nulls = [folder.seed, folder.draws, folder.verdicts]
+    return _sha256([code, _row(unit.row), check, bench, nulls, versions()])
 
 
 def _row(row: Row) -> list[Any]:

@@ -3,6 +3,7 @@
 import json
 import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from methods._models import Loaded, Preprocessing
 from sanity_checks import CHECKS, _ground_truth
 from sanity_checks._controls import CONTROLS
 from sanity_checks._rows import Row
-from sanity_checks._runner import Bench, Part, Unit, _compute, merge
+from sanity_checks._runner import Bench, Folder, Part, Unit, _compute, merge
 from sanity_checks.wsol import max_box_acc, wsol
 
 PREP = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, size=(224, 224), crop_pct=0.875, interpolation="bilinear")
@@ -268,7 +269,9 @@ def test_boxes_of_the_bench_reach_the_check():
     row = Row(key="mask", label="mask", fn=lambda seed: lambda model, x, target: mask[:, None].float(), control=True)
     unit = Unit(row=row, check=CHECKS["wsol"], bench=bench, shard=(0, 1), params={"size": 12, "interval": 0.1})
     shared = {"x": x, "target": torch.tensor([0]), "mask": mask}
-    one, two = (_compute(unit, shared | more, 0, 1).result for more in ({}, {"boxes": [boxes]}))
+    one, two = (
+        _compute(unit, shared | more, Folder(path=Path(), seed=0, draws=1)).result for more in ({}, {"boxes": [boxes]})
+    )
     assert float(two.values) == 1
     assert float(one.values) < 1  # a box around both
 
