@@ -190,6 +190,29 @@ def test_with_all_coalitions_the_values_are_shapleys():
     torch.testing.assert_close(got, painted(torch.tensor([phi], dtype=torch.float64), labels)[:, None])
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("library", ["shap", "shapiq"])
+def test_twelve_regions_as_in_other_libraries(library):
+    """Neither is among the tests' requirements: they bring a compiler with them."""
+    theirs = pytest.importorskip(library)
+    model, x = net("gelu_ln"), images(1)
+    labels = (torch.arange(32) * 3 // 32)[:, None] * 4 + torch.arange(32) * 4 // 32  # 3 x 4 regions
+
+    def f(z):
+        seen = torch.from_numpy(np.asarray(z, dtype=np.float64))[:, labels]
+        with torch.no_grad():
+            return model(x * seen[:, None])[:, 4].numpy()
+
+    if library == "shap":
+        explainer = theirs.KernelExplainer(f, np.zeros((1, 12)))
+        values = explainer.shap_values(np.ones((1, 12)), nsamples=2**12, silent=True, l1_reg=False)[0]
+    else:
+        values = theirs.ExactComputer(n_players=12, game=f)(index="SV", order=1).get_n_order_values(1)
+    got = call("kernel_shap", model, x, CLASSES[1:2], segments=labels, samples=2**12, fill="zero")
+    want = torch.from_numpy(np.asarray(values))[labels]
+    torch.testing.assert_close(got[0, 0], want, rtol=1e-5, atol=1e-7)  # shap's system is solved in another way
+
+
 @pytest.mark.parametrize(
     ("samples", "R"), [(2, 1), (2, 2), (6, 3), (20, 5), (100, 12), (511, 12), (64, 50), (1000, 50)]
 )
