@@ -54,6 +54,17 @@ FEWER: Mapping[str, Mapping[str, Any]] = {  # fewer steps, on the digits
     "ss_cam": {"samples": 4},
     "cameras": {"steps": 4, "stride": 8},
 }
+LONG = (  # thousands of passes per image: only on the digits, unless asked for
+    "ss_cam", "is_cam", "poly_cam", "rise", "sobol_attribution", "moxi", "smdl", "extremal_perturbation",
+)  # fmt: skip
+SIZED: Mapping[str, Mapping[str, Any]] = {  # keywords for images of 32 pixels
+    "insertion_deletion": {"step": 32},
+    "irof": {"segments": 50},
+    "pixel_flipping": {"region": 4, "steps": 64, "repeats": 1},
+    "infidelity": {"side": 4},
+    "mas": {"step": 32},
+    "srg": {"points": 13, "segments": 5},
+}
 ENOUGH = 5  # so many images are needed before an interval counts as certain
 
 

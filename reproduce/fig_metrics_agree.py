@@ -22,11 +22,10 @@ from scipy.stats import rankdata
 
 import _plot
 import _run  # puts the repository on the path
-from _table import OPTIONS, Column, digits, fewer, for_digits, measure, rows
+from _table import LONG, OPTIONS, SIZED, Column, digits, fewer, for_digits, measure, rows
 from methods import METHODS, _display
 from sanity_checks import CHECKS
 from sanity_checks._parallel import World
-from table_faithfulness import LONG, SIZED
 
 TRUTH = {  # on the mask of the digit
     "energy on the object": Column("energy on the object", "energy_pointing_game"),

@@ -17,14 +17,16 @@ command again to continue it. Memory grows only by a few numbers per image.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
 import _run  # puts the repository on the path
 from _table import (
     ENOUGH,
+    LONG,
     OPTIONS,
+    SIZED,
     Column,
     check_names,
     chunk,
@@ -62,18 +64,7 @@ ON_PHOTOGRAPHS = (
     "single_deletion",
     "saco",
 )  # the others cost as much as these together
-LONG = (  # thousands of passes per image: only on the digits, unless asked for
-    "ss_cam", "is_cam", "poly_cam", "rise", "sobol_attribution", "moxi", "smdl", "extremal_perturbation",
-)  # fmt: skip
 ON_DIGITS = tuple(dict.fromkeys(c.check for c in COLUMNS))
-SIZED: Mapping[str, Mapping[str, Any]] = {  # keywords for images of 32 pixels
-    "insertion_deletion": {"step": 32},
-    "irof": {"segments": 50},
-    "pixel_flipping": {"region": 4, "steps": 64, "repeats": 1},
-    "infidelity": {"side": 4},
-    "mas": {"step": 32},
-    "srg": {"points": 13, "segments": 5},
-}
 FEW = ["gradient", "grad_cam"]  # methods of a quick run
 CHECK_OPTIONS = MappingProxyType(
     {
