@@ -68,7 +68,7 @@ def tetrominoes(n: int, seed: int, scenario: str = "linear", background: str = "
             _put(S[i], T, PLACES[0], sign)
             _put(S[i], L, PLACES[1], sign if y[i] == 0 else -sign)
         elif scenario == "translations_rotations":
-            shape = np.rot90((T, L)[y[i]], rng.integers(4))
+            shape = np.rot90((T, L)[int(y[i])], int(rng.integers(4)))
             _put(S[i], shape, tuple(rng.integers(0, SIDE + 1 - np.array(shape.shape)).tolist()))
         else:
             _put(S[i], (T, L)[y[i]], PLACES[y[i]])

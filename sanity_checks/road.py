@@ -26,16 +26,14 @@ Good to know: no retraining, unlike ROAR. A smooth map removes large patches, wh
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy import sparse
-from scipy.sparse.linalg import splu
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from methods._calls import probabilities, run
 from methods._cost import Formula
 from methods._torch import chunks
+from sanity_checks._impute import impute
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import is_top, pixels, ranks
 
@@ -118,43 +116,3 @@ def random_ties(a: Float[Tensor, "B H W"], r: Float[Tensor, "B H W"]) -> Int[Ten
     first = ranks(r).flatten(1).argsort(dim=1)  # B HW   pixels in the order of r
     places = ranks(a.flatten(1).gather(1, first))  # B HW
     return torch.empty_like(places).scatter_(1, first, places).view(a.shape)
-
-
-def impute(
-    x: Float[Tensor, "B C H W"],
-    mask: Bool[Tensor, "B H W"],
-    noise: float | Float[Tensor, " C"] = 0.01,
-    seed: int = 0,
-) -> Float[Tensor, "B C H W"]:
-    """Noisy linear imputation of the pixels in mask; one factorisation for all channels of an image.
-
-    The draw of the noise, C H W, is shared by the batch.
-
-    Raises:
-        ValueError: a mask that leaves no pixel to impute from.
-    """
-    if mask.flatten(1).all(dim=1).any():
-        raise ValueError("mask: must leave at least one pixel of each image to impute from")
-    w = _weights(x.shape[2], x.shape[3])
-    A = (sparse.diags_array(w.sum(axis=1)) - w).tocsr()  # HW HW   A x = 0 where x is the mean of its neighbours
-    out = x.double().flatten(2).transpose(1, 2).cpu().numpy().copy()  # B HW C
-    for image, u in zip(out, mask.flatten(1).cpu().numpy(), strict=True):
-        if u.any():
-            solver = splu(
-                A[u][:, u].tocsc(),  # symmetric and positive definite
-                permc_spec="MMD_AT_PLUS_A",
-                diag_pivot_thresh=0.0,
-                options={"SymmetricMode": True},
-            )
-            image[u] = solver.solve(w[u][:, ~u] @ image[~u])
-    N = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(seed)).to(x)  # C H W
-    scale = noise[:, None, None] if isinstance(noise, Tensor) else noise
-    filled = torch.from_numpy(np.ascontiguousarray(out.transpose(0, 2, 1))).view_as(x).to(x) + scale * N
-    return torch.where(mask[:, None], filled, x)
-
-
-def _weights(h: int, w: int) -> sparse.csr_array:
-    """HW HW: 1/6 between direct neighbours, 1/12 between diagonal ones."""
-    Th, Tw = (sparse.eye_array(n, k=1) + sparse.eye_array(n, k=-1) for n in (h, w))  # direct neighbours on a line
-    Ih, Iw = sparse.eye_array(h), sparse.eye_array(w)
-    return sparse.csr_array((sparse.kron(Th, Iw) + sparse.kron(Ih, Tw)) / 6 + sparse.kron(Th, Tw) / 12)

@@ -16,12 +16,13 @@ from helpers import CLASSES, images
 from nets import net
 from sanity_checks import CHECKS
 from sanity_checks import irof as irof_file
+from sanity_checks._impute import factorised, impute, iterated
 from sanity_checks._small import Data, small_cnn, train
 from sanity_checks.insertion_deletion import insertion_deletion, substrate
 from sanity_checks.irof import irof, superpixels
 from sanity_checks.keep_remove import keep_remove
 from sanity_checks.pixel_flipping import pixel_flipping
-from sanity_checks.road import impute, random_ties, road
+from sanity_checks.road import random_ties, road
 from sanity_checks.roar import roar
 from sanity_checks.sic_aic import blurred, entropy, information_curve, sic_aic
 from sanity_checks.single_deletion import single_deletion
@@ -233,6 +234,19 @@ def test_pixel_flipping_literally_with_noise_and_regions_cut_off():
 # -- ROAD ------------------------------------------------------------------------------------------------------------
 
 GRAD_CAM = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # it hands tensors to numpy
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_imputation_in_batches_solves_the_same_systems(share, smooth):
+    """Conjugate gradients, for devices without a sparse factorisation."""
+    x, rng = images(4), torch.Generator().manual_seed(0)
+    a = torch.randn(4, 1, *((5, 5) if smooth else (32, 32)), generator=rng)
+    a = torch.nn.functional.interpolate(a, (32, 32), mode="bilinear").flatten(1)
+    mask = (a.argsort(dim=1).argsort(dim=1) < share * 1024).view(4, 32, 32)
+    mask[3] = False  # an image without a hole
+    torch.testing.assert_close(iterated(x, mask), factorised(x, mask), rtol=1e-5, atol=1e-6)
+    assert torch.equal(iterated(x, mask)[3], x[3])
 
 
 @GRAD_CAM
