@@ -17,6 +17,7 @@ from methods.gradient import gradient
 from sanity_checks.complexity import complexity
 from sanity_checks.faithfulness_correlation import faithfulness_correlation
 from sanity_checks.insertion_deletion import insertion_deletion
+from sanity_checks.local_lipschitz import local_lipschitz
 from sanity_checks.max_sensitivity import max_sensitivity
 from sanity_checks.pixel_flipping import pixel_flipping
 from sanity_checks.sparseness import sparseness
@@ -67,6 +68,12 @@ PAIRS = {  # the same work twice: ours, Quantus'
         lambda m, x, t, a: max_sensitivity(m, x, t, a, summed, samples=10),
         lambda m, x, t, a: quantus_metric(
             "MaxSensitivity", m, x, t, a, nr_samples=10, lower_bound=0.2, run={"explain_func": explained}
+        ),
+    ),
+    "local Lipschitz, 10 draws": (
+        lambda m, x, t, a: local_lipschitz(m, x, t, a, summed, samples=10),
+        lambda m, x, t, a: quantus_metric(
+            "LocalLipschitzEstimate", m, x, t, a, nr_samples=10, run={"explain_func": explained}
         ),
     ),
     "pixel flipping, 49 regions of 32 x 32 pixels (ours: both orders)": (
