@@ -355,6 +355,8 @@ def test_a_map_that_responds_but_is_no_better_than_noise_is_no_evidence():
         "implementation_invariance": part([1.0] * n), "grid_pointing_game": part([0.8] * n, [0.2] * n),
     }  # fmt: skip
     assert judged(model_randomization=moved, road=good, **rest) == "responds"
+    few = randomised(low[:4], [0.1] * 4, [1.0] * 4)  # of the others the maps became constant
+    assert judged(model_randomization=few, road=good, **rest) == "partial"
 
 
 def test_the_columns_exist_in_the_checks():
