@@ -177,10 +177,10 @@ def _cell(column: Column, key: str, found: Mapping[tuple[str, str], Part], tests
         return _gain(column, values, part, key, found, tests if column.header in GAINS else 1)
     if column.same:
         low, high = bounds(values)
-        found = interval(values)
-        sure = low > 0.9 and found.n >= FEWEST
+        mean = interval(values)
+        sure = low > 0.9 and mean.n >= FEWEST
         word = "responds" if sure else "no evidence" if high < 0.5 else "partial"
-        return asdict(found) | {"low": low, "high": high, "word": word}
+        return asdict(mean) | {"low": low, "high": high, "word": word}
     mean = interval(values)
     outside = column.chance is None or mean.low > column.chance or mean.high < column.chance
     return asdict(mean) | {"word": "" if outside else "no evidence"}
