@@ -111,7 +111,7 @@ def conditions(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Verdict | No
         there = [cells[h] for h in headers if "n" in cells.get(h, {})]
         if not there:
             words[name] = None
-        elif name == "confidence" and not there[0]["n"]:  # no last linear layer could be fitted
+        elif there[0].get("not defined"):  # no last linear layer could be fitted
             continue
         elif name in ("place", "evidence"):
             met = any(c["word"] == "better" for c in there)
@@ -172,6 +172,7 @@ def _cell(column: Column, key: str, found: Mapping[tuple[str, str], Part], tests
         word = "partial" if word == "responds" and R.n < FEWEST else word
         means = {"similarity": mean_of(data[0]), "null": mean_of(data[1]), "ceiling": mean_of(data[2])}
         meaningless = word == "no evidence" or R.low != R.low
+        means |= {"not defined": True} if column.value == "refitted_size" and not r.facts.get("refitted") else {}
         return asdict(R) | {"word": word, "meaningless": meaningless} | paired(data[0], data[1]) | means
     if column.better:
         return _gain(column, values, part, key, found, tests if column.header in GAINS else 1)

@@ -112,7 +112,7 @@ def model_randomization(
     every = frozenset(range(len(L)))
     steps = list(dict.fromkeys([every, *(lost for sets in plan.values() for lost in sets)]))
     total: dict[frozenset[int], dict[str, Tensor]] = {}
-    statistics = {}
+    statistics, fitted = {}, 0
     for seed_k, lost, f_k in randomizations(model, L, steps, init=init, seeds=range(seed, seed + seeds)):
         y_k = logits(f_k, x)
         if lost == every and seed_k == seed:
@@ -122,6 +122,7 @@ def model_randomization(
         s["logits"] = spearman(y, y_k)
         if lost == every:
             sure = refitted(f_k, model, X, Y)
+            fitted += sure is not None
             b = explain(of, sure, x, target) if sure else torch.zeros_like(ref)  # a constant map: NaN
             s |= with_sizes({"refitted": similarities(ref, b, x, ("spearman",))["spearman"]})
         sums = total.setdefault(lost, dict.fromkeys(s, torch.zeros(len(x), dtype=torch.float64, device=x.device)))
@@ -143,5 +144,6 @@ def model_randomization(
         curves=curves,
         at=tuple(float(k + 1) for k in range(next(iter(curves.values())).shape[1])),
         facts={"init": init, "seeds": seeds, "stages": [s.name for s in L], "randomized_output": statistics}
+        | {"refitted": fitted}
         | {f"steps_{order}": [[L[k].name for k in sorted(lost)] for lost in sets] for order, sets in plan.items()},
     )

@@ -26,7 +26,7 @@ from methods.smooth_grad import smooth_grad
 from nets import net
 from sanity_checks import _ground_truth, _nets
 from sanity_checks._controls import CONTROLS, matched, white_noise
-from sanity_checks._randomize import INITS, alive, lost_stages, randomizations, randomized, stages, whole
+from sanity_checks._randomize import INITS, alive, lost_stages, randomizations, randomized, refitted, stages, whole
 from sanity_checks._rows import resolve
 from sanity_checks._small import accuracy, digits, idx, small_cnn, train
 from sanity_checks._statistics import interval, paired, retained, verdict
@@ -280,6 +280,7 @@ def test_model_randomisation_by_hand():
     blocks = ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
     assert r.facts["stages"] == blocks
     ref = gradient(model, x, CLASSES).abs().sum(dim=1).flatten(1)
+    both = torch.cat([x, x.flip(3)])
     for order, lost in (
         ("top-down", [blocks[k:] for k in (5, 4, 3, 2, 1, 0)]),
         ("bottom-up", [blocks[:k] for k in (1, 2, 3, 4, 5, 6)]),
@@ -296,6 +297,16 @@ def test_model_randomisation_by_hand():
     pairs = [[stats.spearmanr(ref[i], ref[j])[0] for j in range(3) if j != i] for i in range(3)]
     assert np.allclose(r.columns["null_spearman"], np.mean(pairs, axis=1))
     assert torch.equal(r.values, r.columns["full_spearman"])
+    sure = [
+        refitted(randomized(model, [n for n, _ in model.named_parameters()], seed=s), model, both, model(both))
+        for s in (0, 1)
+    ]
+    kept = [
+        similarities(gradient(model, x, CLASSES), gradient(f, x, CLASSES), x, ("spearman",))["spearman"] for f in sure
+    ]
+    assert torch.allclose(r.columns["refitted"], torch.stack(kept).mean(dim=0), atol=1e-6)
+    assert torch.allclose(r.columns["refitted_size"], torch.stack(kept).abs().mean(dim=0), atol=1e-6)
+    assert r.facts["refitted"] == 2
     assert torch.equal(r.curves["top-down"][:, -1], r.curves["bottom-up"][:, -1])
     assert torch.allclose(r.columns["ceiling"], torch.ones(3, dtype=torch.float64))
 

@@ -185,7 +185,9 @@ def test_what_was_not_measured_is_not_met():
             words = conditions(cells)
             assert words[name] is None
             assert overall(words) == (None if name == "weights" else "partial")
-    cells = cells_of() | {"R, as sure": {"n": 0, "word": "no evidence"}}  # a network that cannot be refitted
+    cells = cells_of() | {"R, as sure": {"n": 0, "word": "no evidence"}}  # maps that are constant there
+    assert overall(conditions(cells)) == "no evidence"
+    cells["R, as sure"]["not defined"] = True  # a network that cannot be refitted
     assert "confidence" not in conditions(cells)
     assert overall(conditions(cells)) == "responds"
 
