@@ -20,7 +20,8 @@ it was drawn. sampling="kernel" draws z, with its complement, in proportion to p
 for the same error (figures/fig_convergence). Given 2^R - 2 samples or more, all z run and phi is exact.
 Differs from other code: the sum is exact, as in `shap`; captum weights z = 0 and 1 by 1e6. The authors' leverage code
 (rtealwitter/leverageshap) draws a random number of samples; here each size gets its expected number, rounded at random.
-Good to know: the values sum to f(1) - f(0) over regions, for any number of samples.
+Good to know: the values sum to f(1) - f(0) over regions, for any number of samples. 1002 passes; xplique's default is
+800, and its values need not sum.
 """
 
 from functools import partial

@@ -18,6 +18,7 @@ pi instead of weighted by it: each region is seen with probability 1 / (1 + exp(
 Differs from other code: f is the logit, which a callable target replaces; pip's lime explains probabilities.
 Good to know: the regions decide the map. Any segmentation can be given (DSEG-LIME is `segments=` with masks of a
 segmentation network); see Pihlgren and Framling (arXiv:2409.04116). alpha shrinks beta when f is small or R is large.
+1000 passes, as pip's lime; xplique's default is 150.
 """
 
 import math

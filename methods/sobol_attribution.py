@@ -18,7 +18,7 @@ Differs from other code: the authors' code and xplique use Sobol's sequence as i
 (Owen), which keeps its evenness and is unbiased. They also run f(B), which this estimator does not use. The map has one
 value for each region; theirs is resized.
 Good to know: how much the region moves the score, alone and with others, whatever the direction: never negative, and
-the indices sum to 1 or more. `designs` of 32 on 64 regions are 2080 passes.
+the indices sum to 1 or more. `designs` of 32 on 64 regions are 2080 passes, 2112 in xplique.
 """
 
 from functools import partial
