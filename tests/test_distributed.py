@@ -80,6 +80,7 @@ def ranks(process):
     return [int(line.split()[0]) for line in found.stdout.splitlines() if "table_faithfulness" in line]
 
 
+@pytest.mark.exhaustive  # nearly a minute; a killed report is in test_sanity_command.py
 @pytest.mark.usefixtures("as_a_process")
 def test_killed_twice_the_table_is_that_of_one_process(folder, tmp_path, monkeypatch):
     script = ["reproduce/table_faithfulness.py", *MODEL, "--images", folder, *TABLE]

@@ -119,7 +119,7 @@ def test_the_quality_gap_is_the_score_of_the_map_less_that_of_its_inverse():
     q = [insertion_deletion(model, x, CLASSES, a, step=128).values for a in (maps, inverse(maps.sum(dim=1))[:, None])]
     close(found.values, q[0] - q[1])
     close(found.columns["inverse"], q[1])
-    lower = quality_gap(model, x, CLASSES, maps, score="infidelity")
+    lower = quality_gap(model, x, CLASSES, maps, score="infidelity", keywords={"samples": 20})
     close(lower.values, lower.columns["inverse"] - lower.columns["score"])
     gain = srg(Quarters(), BRIGHT, FIRST, BRIGHT, segments=2, points=5).values
     twice = quality_gap(Quarters(), BRIGHT, FIRST, BRIGHT, score="srg", keywords={"segments": 2, "points": 5}).values
