@@ -43,6 +43,14 @@ def test_a_map_upside_down_has_not_changed():
     assert verdict(ONE * [1, -1, 1, -1, 1, -1, 1, -1, 1], LOW, ONE) == "insensitive"
 
 
+def test_a_mean_on_the_right_side_is_not_enough():
+    swing = np.tile([0.3, -0.3, 0.0], 3)
+    assert verdict(0.35 + swing, np.full(9, 0.3), ONE) == "partial"  # R = 0.07 on average
+    assert verdict(0.35 + 0 * swing, np.full(9, 0.3), ONE) == "responds"
+    assert verdict(0.75 + swing, np.full(9, 0.3), ONE) == "partial"  # 0.64
+    assert verdict(0.75 + 0 * swing, np.full(9, 0.3), ONE) == "insensitive"
+
+
 def test_the_interval_of_a_ratio_is_fiellers():
     rng = np.random.default_rng(0)
     s = rng.normal(0.3, 0.1, 12)
