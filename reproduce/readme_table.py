@@ -16,11 +16,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scipy import stats
+
 from methods import METHODS, Method
 from methods._references import paper, references
 from methods._registry import FAMILIES
 from sanity_checks import CHECKS, Check
-from sanity_checks._verdict import FOUR_SENTENCES, WORDS
+from sanity_checks._statistics import FEWEST
+from sanity_checks._verdict import FOUR_SENTENCES, GAINS, WORDS
 
 
 def tells(of: Method | Check) -> str:
@@ -168,6 +171,23 @@ def _in_short(cell: Mapping[str, Any]) -> str:
     return f"{cell['value']:.2f} ({cell['best control']:.2f})" if gain else f"{cell['mean']:.2f}"
 
 
+def power() -> str:
+    """How many images a verdict needs, by Student's non-central t."""
+
+    def images(effect: float) -> int:
+        found = range(FEWEST, 1000)
+        tails = (stats.t.ppf(1 - 0.025 / len(GAINS), n - 1) for n in found)
+        return next(n for n, t in zip(found, tails, strict=False) if stats.nct.sf(t, n - 1, effect * n**0.5) > 0.8)
+
+    row = _numbers("table_sanity")["grad_cam"]
+    return (
+        f"How many images it takes: each condition needs {FEWEST} with a number; a gain as large as its spread over "
+        f"images is found in four of five reports from {images(1.0)} images on, one of twice its spread from "
+        f"{images(2.0)}. On the {row['cells']['same function']['n']} default photographs Grad-CAM has the verdict "
+        f'"{row["verdict"]}".'
+    )
+
+
 SPEED = ("grad_cam", "ablation_cam", "full_grad", "refine_cam", "integrated_gradients", "occlusion", "score_cam")
 
 
@@ -185,7 +205,7 @@ def speed() -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"counts": counts, "models": models, "verdicts": verdicts, "speed": speed},
     "methods/README.md": {"methods": methods, "facts": facts},
-    "sanity_checks/README.md": {"checks": checks},
+    "sanity_checks/README.md": {"checks": checks, "power": power},
     "figures/README.md": {"figures": figures},
 }
 
