@@ -64,7 +64,7 @@ def main() -> None:
     """Draw figures/fig_metrics_agree.png."""
     run = _run.start(__file__, __doc__, photos=None, options=OPTIONS)
     quick = run.args.quick
-    names = QUICK if quick else [m for m in METHODS if m not in LONG]
+    names = QUICK if quick else [m for m in METHODS if m not in LONG and "cnn" in METHODS[m].architectures]
     bench = digits(run, "digit_cnn", 12 if quick else IMAGES)
     columns = list(METRICS.values())[:: 4 if quick else 1]
     checks = {c: {**CHECKS[c].quick, **SIZED.get(c, {})} for c in dict.fromkeys(c.check for c in columns)}

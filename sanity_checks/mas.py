@@ -31,7 +31,7 @@ from methods._cost import Formula
 from methods._torch import ratio
 from sanity_checks._registry import Result, check
 from sanity_checks._torch import pixels
-from sanity_checks.insertion_deletion import auc, insertion_deletion
+from sanity_checks.insertion_deletion import auc, insertion_deletion, width
 
 
 @check(
@@ -43,10 +43,10 @@ from sanity_checks.insertion_deletion import auc, insertion_deletion
         "share of the response; the number is the area of insertion minus that of deletion."
     ),
     higher_is_better=True,
-    forward=Formula("2 · (⌈H · W / step⌉ + 1)", lambda s: 2 * (ceil(s.H * s.W / s.step) + 1)),
+    forward=Formula("2 · (⌈H · W / step⌉ + 1)", lambda s: 2 * (ceil(s.H * s.W / width(s.step, s.H * s.W)) + 1)),
     runs=0,
     verified=("literal", "closed form"),
-    quick={"step": 224 * 8},
+    quick={"step": 1 / 28},
 )
 def mas(
     model: nn.Module,
@@ -54,7 +54,7 @@ def mas(
     target: Int[Tensor, " B"],
     maps: Float[Tensor, "B K h w"],
     *,
-    step: int = 224,
+    step: int | float = 224,
     deletion: str = "mean",
     insertion: str = "rise",
     chunk: int = 8,
@@ -66,13 +66,13 @@ def mas(
         x: normalised images.
         target: classes.
         maps: the maps to evaluate.
-        step: pixels per point of the curves.
+        step: pixels per point of the curves; below 1, their share of the image.
         deletion: substrate of deletion, a key of SUBSTRATES in insertion_deletion.
         insertion: substrate of insertion.
         chunk: images per forward pass.
 
     Raises:
-        ValueError: step below 1, or an unknown substrate.
+        ValueError: step is not above 0, or an unknown substrate.
     """
     a = pixels(maps, x).abs()  # B H W
     a = torch.where(a.amax(dim=(1, 2), keepdim=True) > 0, a, 1.0)

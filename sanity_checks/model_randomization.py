@@ -111,7 +111,7 @@ def model_randomization(
     null, ceiling = between_images(ref, x), similarities(ref, again, x, ("spearman",))["spearman"]
     every = frozenset(range(len(L)))
     steps = list(dict.fromkeys([every, *(lost for sets in plan.values() for lost in sets)]))
-    total: dict[frozenset[int], dict[str, Tensor]] = {}
+    drawn: dict[frozenset[int], dict[str, list[Tensor]]] = {}
     statistics, fitted = {}, 0
     for seed_k, lost, f_k in randomizations(model, L, steps, init=init, seeds=range(seed, seed + seeds)):
         y_k = logits(f_k, x)
@@ -125,8 +125,10 @@ def model_randomization(
             fitted += sure is not None
             b = explain(of, sure, x, target) if sure else torch.zeros_like(ref)  # a constant map: NaN
             s |= with_sizes({"refitted": similarities(ref, b, x, ("spearman",))["spearman"]})
-        sums = total.setdefault(lost, dict.fromkeys(s, torch.zeros(len(x), dtype=torch.float64, device=x.device)))
-        total[lost] = {name: sums[name] + v / seeds for name, v in s.items()}
+        for name, v in s.items():
+            drawn.setdefault(lost, {}).setdefault(name, []).append(v.double())
+    # of the seeds with a number: a network whose map is constant has none
+    total = {lost: {n: torch.stack(v).nanmean(dim=0) for n, v in found.items()} for lost, found in drawn.items()}
     curves = {}
     for order, sets in plan.items():
         for name, kind in ((order, "spearman"), (f"{order} logits", "logits")):

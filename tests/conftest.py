@@ -30,9 +30,11 @@ def as_a_process(monkeypatch):
 
 @pytest.fixture
 def coarse(monkeypatch):
-    """Pictures of a report in few dots, for tests that do not look at them: drawing takes as long as what is drawn."""
+    """A report in few dots and few networks, for tests that look at neither: they take as long as all else."""
+    from helpers import few_networks
     from sanity_checks import __main__
 
+    few_networks(monkeypatch)
     write = __main__.write_png
 
     def few_dots(figure, *arguments, **options):

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,14 @@ def not_in_place(model):
         if getattr(m, "inplace", False):
             m.inplace = False
     return model
+
+
+def few_networks(monkeypatch):
+    """Two steps of a cascade with one seed, in a quick run."""
+    from sanity_checks import CHECKS
+
+    few = replace(CHECKS["model_randomization"], quick={"seeds": 1, "points": 2})
+    monkeypatch.setitem(CHECKS, "model_randomization", few)
 
 
 @functools.cache

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import few_networks
 from methods import _models
 from sanity_checks import CHECKS, Result, __main__, _provenance, _runner
 from sanity_checks._claim import claimed
@@ -79,7 +80,9 @@ def finished(tmp_path_factory):
     """A report on a registered and a user's method."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "mine.py").write_text(MINE)
-    assert run("grad_cam", folder / "mine.py:my_method", *SMALL, *FAST, out=folder / "report") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        few_networks(patch)
+        assert run("grad_cam", folder / "mine.py:my_method", *SMALL, *FAST, out=folder / "report") == 0
     return folder / "report"
 
 

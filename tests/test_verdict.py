@@ -215,7 +215,7 @@ def bench(tmp_path_factory):
     """A trained network with its images, as files of a user's."""
     folder = tmp_path_factory.mktemp("bench")
     (folder / "images").mkdir()
-    found = _ground_truth.digits_on_textures(24, 5)
+    found = _ground_truth.digits_on_textures(12, 5)
     for i, x in enumerate(found.x):
         rgb = (255 * (x * _ground_truth.STD + _ground_truth.MEAN).clamp(0, 1)).round().byte()
         Image.fromarray(rgb.permute(1, 2, 0).numpy()).save(folder / f"images/{i:02}.png")
@@ -228,7 +228,7 @@ def bench(tmp_path_factory):
 
 def judged(bench, out, *methods):
     checks = dict.fromkeys(c.check for c in COLUMNS if any(c.header in hs for hs in MEASURED.values()))
-    words = ["--model", f"{bench}/model.py:make", "--images", f"{bench}/images", "--shard", "24"]
+    words = ["--model", f"{bench}/model.py:make", "--images", f"{bench}/images", "--shard", "12"]
     assert __main__.main([*methods, *words, "--checks", ",".join(checks), "--out", str(out)]) == 0
     return json.loads((out / "report.json").read_text())["rows"]
 
