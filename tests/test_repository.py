@@ -148,5 +148,6 @@ def test_the_report_in_the_readme_is_what_its_sidecar_says():
     assert facts["output_sha256"] == hashlib.sha256(png.read_bytes()).hexdigest()
     assert facts["command"].startswith("python -m sanity_checks gradient grad_cam")
     assert not facts["commit"].endswith("-dirty")
-    assert facts["rows"]["sobel_edges"]["verdict"] == "insensitive"
+    assert facts["rows"]["sobel_edges"]["conditions"]["weights"] == "insensitive"
+    assert facts["rows"]["grad_cam"]["verdict"] == "responds"
     assert f"](../figures/{png.name})" in (ROOT / "sanity_checks/README.md").read_text()
