@@ -12,7 +12,6 @@ from methods import METHODS
 # (source, model): the cheapest of eleven families, of every source and kind
 SAMPLE = [
     ("timm", "resnet10t"),
-    ("transformers", "ViTForImageClassification"),
     *[
         pytest.param(*case, marks=pytest.mark.exhaustive)
         for case in (
@@ -25,6 +24,7 @@ SAMPLE = [
             ("timm", "xcit_nano_12_p8_224"),
             ("torchvision", "squeezenet1_1"),
             ("transformers", "ResNetForImageClassification"),
+            ("transformers", "ViTForImageClassification"),
         )
     ],
 ]

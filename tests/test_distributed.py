@@ -123,6 +123,7 @@ def test_killed_twice_the_table_is_that_of_one_process(folder, tmp_path, monkeyp
         assert (out / part).read_bytes() == (one / part).read_bytes()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("as_a_process")
 def test_the_report_of_two_processes_is_that_of_one(tmp_path, tmp_path_factory, capsys):
     folder = photographs(tmp_path_factory.mktemp("images"), "chelsea", "coffee", "rocket")

@@ -135,6 +135,7 @@ def test_no_path_of_this_machine_is_in_a_report(finished):
 
 def test_started_again_it_reads_what_is_there(finished, monkeypatch):
     before = (finished / "report.json").read_bytes()
+    few_networks(monkeypatch)
     monkeypatch.setattr(_runner, "_compute", lambda *_: pytest.fail("computed again"))
     folder = finished.parent
     assert run("grad_cam", folder / "mine.py:my_method", *SMALL, *FAST, out=finished) == 0
