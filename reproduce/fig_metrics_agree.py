@@ -57,6 +57,7 @@ METRICS = {
 } | TRUTH
 IMAGES = 48  # in shards of 8, as the tables
 RESAMPLES = 1000
+QUICK_METRICS = ("insertion", "deletion", "ROAD", "energy on the object", "ROC-AUC")
 QUICK = ("gradient", "grad_cam", "integrated_gradients", "input_x_gradient")
 
 
@@ -66,7 +67,7 @@ def main() -> None:
     quick = run.args.quick
     names = QUICK if quick else [m for m in METHODS if m not in LONG and "cnn" in METHODS[m].architectures]
     bench = digits(run, "digit_cnn", 12 if quick else IMAGES)
-    columns = list(METRICS.values())[:: 4 if quick else 1]
+    columns = [METRICS[name] for name in (QUICK_METRICS if quick else METRICS)]
     checks = {c: {**CHECKS[c].quick, **SIZED.get(c, {})} for c in dict.fromkeys(c.check for c in columns)}
     checks = {c: {k: v for k, v in words.items() if k in CHECKS[c].params} for c, words in checks.items()}
     scores: dict[str, dict[str, Float[np.ndarray, " B"]]] = {}
