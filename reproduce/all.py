@@ -35,7 +35,7 @@ from sanity_checks import _nets
 from sanity_checks._provenance import shortened
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = {file.stem: file for kind in ("fig", "table") for file in sorted(HERE.glob(f"{kind}_*.py"))}
+SCRIPTS = {file.stem: file for kind in ("table", "fig") for file in sorted(HERE.glob(f"{kind}_*.py"))}
 ALONE = ("table_timing",)  # measures time: runs after all others
 VERSIONS = ("torch", "timm")
 
